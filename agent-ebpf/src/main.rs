@@ -1,0 +1,3 @@
+//! The kernel programs: entry points only.
+#![no_std]
+#![no_main]

@@ -1,0 +1,39 @@
+//! A question to a human about one act: bound to the exact bytes, answered at most once, expired by time.
+//! It refuses to be re-used: the answer names the digest of the bytes it is for.
+
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// What the desk shows to approvers while the act is held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// Unique in this agent's lifetime; what `weir approvals approve ID` takes.
+    pub id: String,
+    pub request_id: String,
+    /// SHA-256 of the exact bytes that will be forwarded (and, for prepared statements, the parameters).
+    pub digest: [u8; 32],
+    /// Rule that asks.
+    pub rule: Arc<str>,
+    pub message: Arc<str>,
+    /// `group:` and `user:` principals of which any one may answer.
+    pub by: Vec<String>,
+    /// The act in words (statement or request line), control characters escaped, cut at `limits::QUESTION_BYTES`.
+    pub summary: String,
+    pub effects: Vec<String>,
+    pub relations: Vec<String>,
+    /// Wall clock, nanoseconds since 1970.
+    pub asked_ns: u64,
+    pub expires_ns: u64,
+}
+
+/// The desk's answer. `digest` must equal the question's, or the act stays held.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    pub id: String,
+    pub digest: [u8; 32],
+    pub granted: bool,
+    /// Verified user who answered; `"timeout"` when nobody did.
+    pub approver: String,
+    pub reason: String,
+}

@@ -1,0 +1,69 @@
+//! Every bound in the system with the reason for its value. A bare number in a loop or a buffer elsewhere is a mistake.
+
+/// Bytes of one read from a socket; also the most that one step of a session adds to an output queue per input.
+pub const READ_BYTES: usize = 64 * 1024;
+/// A session stops reading one side while the other side's queue holds this much (back-pressure).
+pub const QUEUE_BYTES: usize = 256 * 1024;
+
+/// First bytes a client may send before the protocol must be known. A TLS ClientHello with post-quantum key shares
+/// is about 1.8 KB; 16 KiB is one whole TLS record.
+pub const SNIFF_BYTES: usize = 16 * 1024;
+/// A client that has begun to speak gets this long to finish its first message.
+pub const SNIFF_NS: u64 = 3_000_000_000;
+/// Silence after which a connection counts as server-first.
+pub const SERVER_FIRST_NS: u64 = 50_000_000;
+
+/// HTTP/1: bytes of one head, of one line, number of fields (RFC 9112 leaves them to us; larger is 431).
+pub const HTTP_HEAD_BYTES: usize = 64 * 1024;
+pub const HTTP_LINE_BYTES: usize = 16 * 1024;
+pub const HTTP_FIELDS: usize = 200;
+/// Bytes of one chunk-size line, with extensions.
+pub const HTTP_CHUNK_LINE_BYTES: usize = 256;
+/// A body that a rule must see whole is held up to this size; beyond it the request is refused with 413.
+pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// Requests of one connection that may wait for their answers (pipelining).
+pub const HTTP_PIPELINE: usize = 64;
+
+/// JSON nesting beyond this is refused where a rule has to read it.
+pub const JSON_DEPTH: usize = 128;
+
+/// PostgreSQL: start-up packet (MAX_STARTUP_PACKET_LENGTH in the server).
+pub const PG_STARTUP_BYTES: usize = 10_000;
+/// PostgreSQL: authentication messages (PG_MAX_AUTH_TOKEN_LENGTH).
+pub const PG_AUTH_BYTES: usize = 65_535;
+/// PostgreSQL: a message that must be read whole to be judged (Query, Parse, Bind) is held up to this size.
+pub const PG_JUDGED_BYTES: usize = 16 * 1024 * 1024;
+/// PostgreSQL: a row that holds a masked cell is held up to this size.
+pub const PG_ROW_BYTES: usize = 16 * 1024 * 1024;
+/// PostgreSQL: short control messages (Describe, Execute, Close, Sync, CopyFail …), as in the server.
+pub const PG_CONTROL_BYTES: usize = 10_000;
+/// PostgreSQL: largest message the protocol lets a server send.
+pub const PG_MESSAGE_BYTES: usize = 0x3fff_ffff;
+/// PostgreSQL: replies that may be outstanding on one connection.
+pub const PG_LEDGER: usize = 10_000;
+/// PostgreSQL: prepared statements and portals remembered for one session.
+pub const PG_STATEMENTS: usize = 10_000;
+/// PostgreSQL: columns of one result (the server's own bound is 1664).
+pub const PG_COLUMNS: usize = 1664;
+/// PostgreSQL: rows of the catalog that weir reads (relations, columns); a larger catalog cannot be guarded and is refused.
+pub const PG_CATALOG_ROWS: usize = 400_000;
+
+/// SQL texts longer than this are not parsed: they are `unknown`.
+pub const SQL_BYTES: usize = 256 * 1024;
+/// Nodes deep that a parsed statement is walked; deeper is `unknown`.
+pub const SQL_DEPTH: usize = 1_000;
+/// Analyses kept by exact text, per worker thread.
+pub const SQL_CACHE: usize = 4_096;
+
+/// Bytes of a statement, path or reason kept in an audit row; longer values are cut and marked.
+pub const AUDIT_TEXT_BYTES: usize = 4_096;
+
+/// A held act waits this long when its rule does not say (`within`).
+pub const APPROVAL_NS: u64 = 15 * 60 * 1_000_000_000;
+/// Bytes of the text shown to an approver.
+pub const QUESTION_BYTES: usize = 64 * 1024;
+
+/// A masked value never grows beyond this.
+pub const MASKED_BYTES: usize = 4 * 1024 * 1024;
+/// Longest text a single regular-expression match may span (private keys are the longest class).
+pub const MATCH_BYTES: usize = 16 * 1024;

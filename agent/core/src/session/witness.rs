@@ -1,0 +1,148 @@
+//! The only ways to make bytes that may leave: [`Cleared`] for servers, [`Masked`] for workloads.
+//! It refuses raw bytes: outside the sessions nothing can add to either queue, the rim can only take from them.
+//!
+//! ```compile_fail,E0599
+//! let mut queue = weir_core::session::Cleared::default();
+//! queue.extend_from_slice(b"raw bytes");
+//! ```
+//! ```compile_fail,E0624
+//! let mut queue = weir_core::session::Cleared::default();
+//! queue.framing(b"not from a session");
+//! ```
+//! ```compile_fail,E0423
+//! let permit = weir_core::policy::Permit(());
+//! ```
+
+use alloc::vec::Vec;
+
+use crate::audit::Receipt;
+use crate::policy::Permit;
+
+/// An open act: permitted and recorded. It clears the chunks of that act until the act ends (body, CopyData, Sync).
+#[derive(Debug)]
+pub struct Act {
+    _permit: Permit,
+    _receipt: Receipt,
+}
+
+/// Bytes that may reach the server.
+#[derive(Debug, Default)]
+pub struct Cleared {
+    bytes: Vec<u8>,
+    own: u64,
+    workload: u64,
+}
+
+/// Bytes that may reach the workload.
+#[derive(Debug, Default)]
+pub struct Masked {
+    bytes: Vec<u8>,
+}
+
+impl Act {
+    pub(super) fn open(permit: Permit, receipt: Receipt) -> Self {
+        Self { _permit: permit, _receipt: receipt }
+    }
+}
+
+impl Cleared {
+    /// A chunk of an open act.
+    pub(super) fn clear(&mut self, _act: &Act, bytes: &[u8]) {
+        self.workload += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Messages before the first act that carry no data of their own: start-up, authentication, cancel.
+    pub(super) fn handshake(&mut self, bytes: &[u8]) {
+        self.workload += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Protocol framing without content: Sync, Flush, Terminate, Close.
+    pub(super) fn framing(&mut self, bytes: &[u8]) {
+        self.workload += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// weir's own message in place of a denied one, or its own question to the server (catalog, Describe).
+    pub(super) fn own(&mut self, bytes: &[u8]) {
+        self.own += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Bytes weir does not understand, on a connection that a rule lets through (`opaque: allow`).
+    pub(super) fn opaque(&mut self, bytes: &[u8]) {
+        self.workload += bytes.len() as u64;
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Drops the first `count` bytes, which the rim has sent.
+    pub fn sent(&mut self, count: usize) {
+        if count >= self.bytes.len() {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..count);
+        }
+    }
+
+    /// Frees the buffer of an idle connection.
+    pub fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+
+    /// (bytes of the workload's own, bytes of weir's own) ever cleared.
+    #[must_use]
+    pub fn totals(&self) -> (u64, u64) {
+        (self.workload, self.own)
+    }
+}
+
+impl Masked {
+    /// Bytes of the server that need no mask, or whose masks were applied.
+    pub(super) fn relay(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// weir's own message to the workload.
+    pub(super) fn own(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Drops the first `count` bytes, which the rim has sent.
+    pub fn sent(&mut self, count: usize) {
+        if count >= self.bytes.len() {
+            self.bytes.clear();
+        } else {
+            self.bytes.drain(..count);
+        }
+    }
+
+    /// Frees the buffer of an idle connection.
+    pub fn release(&mut self) {
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
+        }
+    }
+}

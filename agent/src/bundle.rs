@@ -1,0 +1,1 @@
+//! The policy folder: YAML text, git commit, hash, hot reload.

@@ -1,0 +1,13 @@
+//! `weir check`.
+
+use std::process::ExitCode;
+
+use super::Common;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
+    let _ = (common, args);
+    anyhow::bail!("this build cannot do that yet")
+}

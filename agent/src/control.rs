@@ -1,0 +1,1 @@
+//! The control socket: what the CLI asks a running agent.

@@ -1,0 +1,1 @@
+//! Secrets from files and the environment; PostgreSQL login upstream.

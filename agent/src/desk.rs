@@ -1,0 +1,1 @@
+//! Held acts waiting for a human.

@@ -1,0 +1,1 @@
+//! aya: load, attach, pin, take over, detach.

@@ -1,0 +1,18 @@
+//! The rim: does what the core decides. Sockets, files, clocks, the kernel, TLS and the ledger live here.
+//! It refuses to decide: every verdict comes from `weir_core`.
+
+pub mod app;
+pub mod bundle;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod credential;
+pub mod desk;
+pub mod kernel;
+pub mod ledger;
+pub mod listen;
+pub mod relay;
+pub mod ship;
+pub mod tls;
+pub mod upstream;
+pub mod workload;

@@ -1,0 +1,1 @@
+//! Listeners and the origin of an accepted connection.

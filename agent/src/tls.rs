@@ -1,0 +1,1 @@
+//! The host CA, leaves, client-side TLS.

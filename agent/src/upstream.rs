@@ -1,0 +1,1 @@
+//! Dialling the recorded address; upstream TLS.
