@@ -1,1 +1,172 @@
-//! The control socket: what the CLI asks a running agent.
+//! The control socket: one JSON request a line, one JSON answer a line. It refuses labelled workloads and, for each
+//! request, callers that are not entitled to it (SO_PEERCRED): root for the agent itself, people for approvals.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+
+use crate::app::Agent;
+use crate::config::Person;
+use crate::desk::Shown;
+
+pub mod client;
+pub mod status;
+
+/// Bytes of one request; longer ones are refused.
+const REQUEST_BYTES: u64 = 64 * 1024;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    Status,
+    Approvals,
+    /// Like `approvals`, again at every change.
+    Watch,
+    Answer { id: String, granted: bool, reason: String },
+    /// Lifts the fence and ends the agent.
+    Detach { reason: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum Response {
+    Status(Box<status::Status>),
+    Approvals { open: Vec<Shown> },
+    Answered { question: Box<Shown> },
+    Detached,
+    Refused { message: String },
+}
+
+/// Binds the socket, replacing a stale one of a dead agent.
+///
+/// # Errors
+/// The folder cannot be made, or another agent answers on the socket.
+pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    if UnixStream::connect(path).await.is_ok() {
+        anyhow::bail!("another agent answers on {}; stop it first or set `control` to another path", path.display());
+    }
+    match std::fs::remove_file(path) {
+        Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
+            return Err(fault).with_context(|| format!("cannot remove the stale {}", path.display()));
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    // Approvers are ordinary users; what each may ask is decided by their uid, per request.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
+    Ok(listener)
+}
+
+/// Serves callers until the agent ends.
+pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let agent = Arc::clone(&agent);
+                tokio::spawn(async move {
+                    if let Err(fault) = converse(stream, &agent).await {
+                        tracing::debug!(%fault, "Control connection ended early.");
+                    }
+                });
+            }
+            Err(fault) => {
+                tracing::warn!(%fault, "Control socket cannot accept.");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
+    let caller = Caller::of(&stream, agent);
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read.take(REQUEST_BYTES)).lines();
+    while let Some(line) = lines.next_line().await? {
+        let response = match (serde_json::from_str::<Request>(&line), &caller) {
+            (_, Err(message)) => Response::Refused { message: message.clone() },
+            (Err(fault), Ok(_)) => Response::Refused { message: format!("this request is not understood: {fault}") },
+            (Ok(Request::Watch), Ok(_)) => return watch(&mut write, agent).await,
+            (Ok(request), Ok(caller)) => answer(request, caller, agent),
+        };
+        send(&mut write, &response).await?;
+        if response == Response::Detached {
+            agent.stop.notify_waiters();
+        }
+        lines.get_mut().get_mut().set_limit(REQUEST_BYTES);
+    }
+    Ok(())
+}
+
+fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
+    match request {
+        Request::Status => Response::Status(Box::new(status::Status::of(agent))),
+        Request::Approvals | Request::Watch => Response::Approvals { open: agent.desk.list() },
+        Request::Answer { id, granted, reason } => {
+            let Some(person) = &caller.person else {
+                return Response::Refused {
+                    message: format!("uid {} is nobody in `people` of the configuration", caller.uid),
+                };
+            };
+            match agent.desk.answer(&id, person, granted, &reason) {
+                Ok(question) => Response::Answered { question: Box::new(question) },
+                Err(fault) => Response::Refused { message: fault.to_string() },
+            }
+        }
+        Request::Detach { reason } if caller.uid == 0 => match agent.detach(&caller.name(), &reason) {
+            Ok(()) => Response::Detached,
+            Err(fault) => Response::Refused { message: format!("{fault:#}") },
+        },
+        Request::Detach { .. } => Response::Refused { message: "only root may lift the fence".into() },
+    }
+}
+
+async fn watch(write: &mut (impl AsyncWriteExt + Unpin), agent: &Agent) -> std::io::Result<()> {
+    let mut changed = agent.desk.watch();
+    loop {
+        send(write, &Response::Approvals { open: agent.desk.list() }).await?;
+        if changed.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> std::io::Result<()> {
+    let mut line = serde_json::to_vec(response)?;
+    line.push(b'\n');
+    write.write_all(&line).await
+}
+
+/// Who is on the other end of the socket.
+struct Caller {
+    uid: u32,
+    person: Option<Person>,
+}
+
+impl Caller {
+    /// Refuses callers whose process runs in a labelled cgroup: a workload must not answer for itself.
+    fn of(stream: &UnixStream, agent: &Agent) -> Result<Caller, String> {
+        let credentials = stream.peer_cred().map_err(|fault| format!("your identity is not known: {fault}"))?;
+        let pid = credentials.pid().ok_or("your process is not known")?;
+        match agent.workloads.label_of_process(pid.unsigned_abs()) {
+            Ok(None) => {}
+            Ok(Some(workload)) => {
+                return Err(format!("workload {workload} is guarded by weir and may not talk to it"));
+            }
+            Err(fault) => return Err(format!("your cgroup is not known: {fault}")),
+        }
+        let uid = credentials.uid();
+        Ok(Caller { uid, person: agent.config.person(uid).cloned() })
+    }
+
+    fn name(&self) -> String {
+        self.person.as_ref().map_or_else(|| format!("uid {}", self.uid), |person| person.user.clone())
+    }
+}

@@ -4,6 +4,7 @@
 pub mod app;
 pub mod bundle;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod control;
 pub mod credential;
@@ -11,6 +12,7 @@ pub mod desk;
 pub mod kernel;
 pub mod ledger;
 pub mod listen;
+pub mod names;
 pub mod relay;
 pub mod ship;
 pub mod tls;

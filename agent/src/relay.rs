@@ -1,1 +1,4 @@
 //! One connection: sockets and Session.
+
+mod buffer;
+mod pump;

@@ -1,1 +1,13 @@
+//! A lab for black-box tests and the demo: real servers, a real agent, a cgroup parent of their own, and nothing left behind.
+//! It refuses to touch the host: the fence attaches below a cgroup that the lab makes, pins go to a bpffs folder of its own.
 
+pub mod agent;
+pub mod lab;
+pub mod postgres;
+pub mod process;
+pub mod web;
+
+pub use agent::{Agent, Done, Setup};
+pub use lab::Lab;
+pub use postgres::Postgres;
+pub use web::Web;

@@ -2,10 +2,13 @@
 //! It refuses to hold payload: statements and paths arrive here already masked.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
+
+use crate::destination::Destination;
+use crate::identity::Identity;
 
 pub mod chain;
 
@@ -112,6 +115,34 @@ pub struct Record {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ticket: String,
     pub durability: Durability,
+}
+
+impl Record {
+    /// A row about something on this connection: who, where to, when; the caller adds what.
+    #[must_use]
+    pub fn about(identity: &Identity, destination: &Destination, session_id: &str, ts: u64) -> Record {
+        let process = &identity.process;
+        Record {
+            ts,
+            session_id: session_id.into(),
+            workload: identity.workload.clone(),
+            owner: identity.owner.clone(),
+            user: identity.user.clone(),
+            groups: identity.groups.clone(),
+            identity_class: identity.class.name().into(),
+            pid: process.pid.into(),
+            start_time: process.start_time,
+            exe: process.exe.clone(),
+            exe_sha256: process.exe_sha256.clone(),
+            uid: process.uid.into(),
+            cgroup: process.cgroup.clone(),
+            container: process.container.clone(),
+            dst_ip: destination.ip().to_string(),
+            dst_port: destination.port().into(),
+            host: destination.host().unwrap_or_default().into(),
+            ..Record::default()
+        }
+    }
 }
 
 fn is_zero(value: &u64) -> bool {

@@ -141,6 +141,9 @@ pub struct Outbox {
     pub pause_server: bool,
     /// Wake with [`Input::Tick`] at this monotonic time.
     pub wake_at: Option<u64>,
+    /// After the queue is sent: FIN to that side, the other direction goes on (half-close).
+    pub finish_server: bool,
+    pub finish_workload: bool,
     pub close: Option<Close>,
 }
 

@@ -28,7 +28,7 @@ pub struct Act {
 /// Bytes that may reach the server.
 #[derive(Debug, Default)]
 pub struct Cleared {
-    bytes: Vec<u8>,
+    queue: Queue,
     own: u64,
     workload: u64,
 }
@@ -36,7 +36,14 @@ pub struct Cleared {
 /// Bytes that may reach the workload.
 #[derive(Debug, Default)]
 pub struct Masked {
+    queue: Queue,
+}
+
+/// Bytes waiting to be sent; a partial send moves the start instead of the bytes.
+#[derive(Debug, Default)]
+struct Queue {
     bytes: Vec<u8>,
+    start: usize,
 }
 
 impl Act {
@@ -49,57 +56,56 @@ impl Cleared {
     /// A chunk of an open act.
     pub(super) fn clear(&mut self, _act: &Act, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     /// Messages before the first act that carry no data of their own: start-up, authentication, cancel.
     pub(super) fn handshake(&mut self, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     /// Protocol framing without content: Sync, Flush, Terminate, Close.
     pub(super) fn framing(&mut self, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     /// weir's own message in place of a denied one, or its own question to the server (catalog, Describe).
     pub(super) fn own(&mut self, bytes: &[u8]) {
         self.own += bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     /// Bytes weir does not understand, on a connection that a rule lets through (`opaque: allow`).
     pub(super) fn opaque(&mut self, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes
+        self.queue.as_slice()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.as_slice().len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.queue.as_slice().is_empty()
     }
 
     /// Drops the first `count` bytes, which the rim has sent.
     pub fn sent(&mut self, count: usize) {
-        if count >= self.bytes.len() {
-            self.bytes.clear();
-        } else {
-            self.bytes.drain(..count);
-        }
+        self.queue.sent(count);
     }
 
     /// Frees the buffer of an idle connection.
     pub fn release(&mut self) {
-        if self.bytes.is_empty() {
-            self.bytes = Vec::new();
-        }
+        self.queue.release();
     }
 
     /// (bytes of the workload's own, bytes of weir's own) ever cleared.
@@ -112,37 +118,61 @@ impl Cleared {
 impl Masked {
     /// Bytes of the server that need no mask, or whose masks were applied.
     pub(super) fn relay(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     /// weir's own message to the workload.
     pub(super) fn own(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        self.queue.push(bytes);
     }
 
     #[must_use]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes
+        self.queue.as_slice()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.queue.as_slice().len()
     }
 
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
+        self.queue.as_slice().is_empty()
     }
 
     /// Drops the first `count` bytes, which the rim has sent.
     pub fn sent(&mut self, count: usize) {
-        if count >= self.bytes.len() {
-            self.bytes.clear();
-        } else {
-            self.bytes.drain(..count);
-        }
+        self.queue.sent(count);
     }
 
     /// Frees the buffer of an idle connection.
     pub fn release(&mut self) {
-        if self.bytes.is_empty() {
+        self.queue.release();
+    }
+}
+
+impl Queue {
+    fn push(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        self.bytes.get(self.start..).unwrap_or_default()
+    }
+
+    fn sent(&mut self, count: usize) {
+        self.start = self.start.saturating_add(count);
+        if self.start >= self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    fn release(&mut self) {
+        if self.as_slice().is_empty() {
             self.bytes = Vec::new();
+            self.start = 0;
         }
     }
 }

@@ -1,0 +1,217 @@
+//! The life of one accepted connection: connection verdict, first bytes, TLS, session, closing record.
+//! It refuses what no rule lets through and what it does not speak; until a session has taken over, dropping is a reset.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+use weir_core::action::{Context, Protocol};
+use weir_core::audit::{Decision, Kind, Record};
+use weir_core::destination::Destination;
+use weir_core::identity::Identity;
+use weir_core::policy::{ConnectionJudgement, Verdict};
+use weir_core::session::{Opening, Session};
+use weir_core::sniff::Sniffed;
+use weir_sql::PgGrammar;
+
+use super::pump::{End, Ended, Pump};
+use super::rim::{Leg, Rim};
+use super::sniffing::{First, first};
+use super::{postgres, secure};
+use crate::app::Agent;
+use crate::clock;
+use crate::listen::Origin;
+use crate::upstream::Wire;
+
+/// What is known of a connection while it is opened.
+pub(crate) struct Connection {
+    pub(crate) agent: Arc<Agent>,
+    pub(crate) grammar: Rc<PgGrammar>,
+    pub(crate) session_id: Arc<str>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) destination: Destination,
+    pub(crate) origin: Origin,
+    pub(crate) started_ns: u64,
+}
+
+/// Why a connection ends before it has a session. The words go to the audit, never payload.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// Policy says no.
+    #[error("{message}")]
+    Denied { target: Arc<str>, rule: Arc<str>, message: Arc<str> },
+    /// The workload broke a protocol, or speaks one that cannot be judged.
+    #[error("{0}")]
+    Violation(String),
+    /// The server or this host failed.
+    #[error("{0}")]
+    Fault(String),
+    #[error("the client went away before it said anything")]
+    Gone,
+}
+
+/// A connection whose protocol is known, ready to be relayed.
+pub(crate) struct Ready {
+    pub(crate) session: Session,
+    pub(crate) protocol: Protocol,
+    pub(crate) workload: Wire,
+    /// Bytes of the workload that were read and not consumed.
+    pub(crate) first: BytesMut,
+    /// Dialled already (TLS), else when the session has its first cleared byte.
+    pub(crate) server: Option<Wire>,
+    /// How the upstream leg is secured when it is dialled later.
+    pub(crate) leg: Leg,
+}
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
+    let _ = stream.set_nodelay(true);
+    let _ = stream.set_zero_linger();
+    match connection.open(Wire::plain(stream)).await {
+        Ok(ready) => connection.relay(ready).await,
+        Err(refusal) => connection.record_refusal(&refusal),
+    }
+}
+
+impl Connection {
+    async fn open(&mut self, mut workload: Wire) -> Result<Ready, Refusal> {
+        let early = self.judge(Protocol::Opaque);
+        let silence_is_an_answer = early.opaque && matches!(early.verdict, Verdict::Allow(_));
+        match first(&mut workload, BytesMut::new(), silence_is_an_answer).await {
+            First::Known(Sniffed::Postgres(opening), bytes) => {
+                postgres::open(self, workload, bytes, opening).await
+            }
+            First::Known(Sniffed::Tls { sni, alpn }, bytes) => {
+                secure::open(self, workload, bytes, sni, alpn).await
+            }
+            First::Known(Sniffed::Http1, bytes) => self.http(workload, bytes),
+            First::Known(Sniffed::Http2, bytes) => self.opaque(workload, bytes, "HTTP/2 without TLS is not built yet"),
+            First::Known(Sniffed::Ssh, bytes) => self.opaque(workload, bytes, "SSH cannot be read"),
+            First::Known(Sniffed::Malformed(why), _) => Err(Refusal::Violation(why.into())),
+            First::Known(Sniffed::Unknown | Sniffed::More, bytes) => {
+                self.opaque(workload, bytes, "the protocol is not known")
+            }
+            First::Silent => self.opaque(workload, BytesMut::new(), "the server speaks first"),
+            First::Stalled(bytes) => self.opaque(workload, bytes, "the first message did not end in time"),
+            First::Gone => Err(Refusal::Gone),
+        }
+    }
+
+    /// Plaintext HTTP: each request is judged, so that a denial is an answer and not a reset.
+    fn http(&mut self, workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
+        let judgement = self.judge(Protocol::Http);
+        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+            return self.opaque(workload, bytes, "");
+        }
+        Ok(Ready {
+            session: Session::http(self.opening(false, None)),
+            protocol: Protocol::Http,
+            workload,
+            first: bytes,
+            server: None,
+            leg: Leg::Plain,
+        })
+    }
+
+    /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
+    pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
+        let judgement = self.judge(Protocol::Opaque);
+        match &judgement.verdict {
+            Verdict::Allow(_) if judgement.opaque => {}
+            Verdict::Allow(_) | Verdict::Approve(_) => {
+                let words = format!("{why}, and no rule allows opaque passage to this destination");
+                return Err(Refusal::Denied {
+                    target: judgement.target,
+                    rule: judgement.rule,
+                    message: words.into(),
+                });
+            }
+            Verdict::Deny { message } => {
+                let message = Arc::clone(message);
+                return Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message });
+            }
+        }
+        Ok(Ready {
+            session: Session::opaque(self.opening(false, None), judgement),
+            protocol: Protocol::Opaque,
+            workload,
+            first: bytes,
+            server: None,
+            leg: Leg::Plain,
+        })
+    }
+
+    pub(crate) fn judge(&self, protocol: Protocol) -> ConnectionJudgement {
+        let context = Context {
+            identity: &self.identity,
+            destination: &self.destination,
+            protocol,
+            database: "",
+            login: "",
+            wall_ns: clock::wall_ns(),
+        };
+        self.agent.policy.load().connection(&context)
+    }
+
+    pub(crate) fn opening(
+        &self,
+        tls: bool,
+        login: Option<Arc<weir_core::policy::Inject>>,
+    ) -> Opening {
+        Opening {
+            session_id: Arc::clone(&self.session_id),
+            identity: Arc::clone(&self.identity),
+            destination: self.destination.clone(),
+            tls,
+            login,
+        }
+    }
+
+    async fn relay(self, ready: Ready) {
+        // From here on the session decides how the connection ends.
+        let _ = ready.workload.tcp().set_linger(None);
+        let rim = Rim::new(&self, ready.protocol, ready.leg);
+        let protocol = ready.protocol;
+        let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
+        let Ended { end, workload, server, host, sent } = pump.run().await;
+        let mut record = self.record();
+        record.kind = Kind::Connection;
+        record.protocol = protocol.name().into();
+        record.upstream_bytes = sent.0;
+        record.duration_us = clock::now().mono_ns.saturating_sub(self.started_ns) / 1_000;
+        if let Some(fault) = &host.fault {
+            record.decision = Decision::Failed;
+            record.reason.clone_from(fault);
+        }
+        self.agent.append(&record);
+        if end == End::Reset {
+            let _ = workload.tcp().set_zero_linger();
+            if let Some(server) = &server {
+                let _ = server.tcp().set_zero_linger();
+            }
+        }
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        Record::about(&self.identity, &self.destination, &self.session_id, clock::wall_ns())
+    }
+
+    fn record_refusal(&self, refusal: &Refusal) {
+        let mut record = self.record();
+        record.kind = Kind::Connection;
+        record.reason = refusal.to_string();
+        record.decision = Decision::Denied;
+        match refusal {
+            Refusal::Denied { target, rule, .. } => {
+                record.target = target.to_string();
+                record.rule = rule.to_string();
+            }
+            Refusal::Violation(_) => record.rule = "protocol".into(),
+            Refusal::Fault(_) => record.decision = Decision::Failed,
+            // Nothing was asked for, so nothing was refused.
+            Refusal::Gone => return,
+        }
+        self.agent.append(&record);
+    }
+}

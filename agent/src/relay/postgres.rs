@@ -1,0 +1,89 @@
+//! PostgreSQL before its start-up packet: the in-band requests for TLS and GSS encryption.
+//! Shapes: a plain last hop (`N` to the client, the upstream leg as the target says), or TLS on both legs when weir
+//! logs in itself. It refuses the others: relayed authentication cannot cross two TLS legs (channel binding).
+
+use std::sync::Arc;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::AsyncWriteExt;
+use weir_core::action::Protocol;
+use weir_core::policy::Verdict;
+use weir_core::session::Session;
+use weir_core::sniff::{PostgresOpening, Sniffed};
+
+use super::connection::{Connection, Ready, Refusal};
+use super::rim::Leg;
+use super::secure;
+use super::sniffing::{First, first};
+use crate::upstream::Wire;
+
+/// Bytes of an SSLRequest or GSSENCRequest (protocol section "SSL Session Encryption").
+const REQUEST_BYTES: usize = 8;
+
+/// Answers TLS and GSS requests until the start-up packet is there.
+pub(crate) async fn open(
+    connection: &mut Connection,
+    mut workload: Wire,
+    mut bytes: BytesMut,
+    mut opening: PostgresOpening,
+) -> Result<Ready, Refusal> {
+    let judgement = connection.judge(Protocol::Postgres);
+    if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+        return connection.opaque(workload, bytes, "");
+    }
+    let (mut asked_tls, mut asked_gss, mut tls) = (false, false, false);
+    loop {
+        let asked_before = match opening {
+            PostgresOpening::Startup | PostgresOpening::Cancel => break,
+            PostgresOpening::SslRequest => std::mem::replace(&mut asked_tls, true) || tls,
+            PostgresOpening::GssRequest => std::mem::replace(&mut asked_gss, true) || tls,
+        };
+        if asked_before {
+            return Err(Refusal::Violation("the client asks for encryption twice".into()));
+        }
+        bytes.advance(REQUEST_BYTES.min(bytes.len()));
+        if !bytes.is_empty() {
+            // Plaintext stuffed behind the request would be read as if it had come through TLS.
+            return Err(Refusal::Violation("bytes follow the request for encryption".into()));
+        }
+        if opening == PostgresOpening::SslRequest && judgement.login.is_some() {
+            answer(&mut workload, b'S').await?;
+            workload = secure::terminate_in_band(connection, workload).await?;
+            tls = true;
+        } else {
+            answer(&mut workload, b'N').await?;
+        }
+        (opening, bytes) = match first(&mut workload, bytes, false).await {
+            First::Known(Sniffed::Postgres(next), bytes) => (next, bytes),
+            First::Known(Sniffed::Tls { .. }, _) => {
+                return Err(Refusal::Violation(
+                    "the client goes on to TLS although it was answered that there is none".into(),
+                ));
+            }
+            First::Known(..) | First::Silent | First::Stalled(_) => {
+                return Err(Refusal::Violation("no PostgreSQL start-up packet follows".into()));
+            }
+            First::Gone if asked_tls && !tls => {
+                return Err(Refusal::Violation(
+                    "the client insists on TLS to the last hop (sslmode=require or stricter), which only works where \
+                     weir logs in: add `inject` to the target, or let the client use sslmode=prefer"
+                        .into(),
+                ));
+            }
+            First::Gone => return Err(Refusal::Gone),
+        };
+    }
+    Ok(Ready {
+        session: Session::postgres(connection.opening(tls, judgement.login.as_ref().map(Arc::clone))),
+        protocol: Protocol::Postgres,
+        workload,
+        first: bytes,
+        server: None,
+        leg: Leg::Postgres { tls: judgement.tls, asked: asked_tls, login: judgement.login.is_some() },
+    })
+}
+
+async fn answer(workload: &mut Wire, byte: u8) -> Result<(), Refusal> {
+    workload.write_all(&[byte]).await.map_err(|_| Refusal::Gone)?;
+    workload.flush().await.map_err(|_| Refusal::Gone)
+}

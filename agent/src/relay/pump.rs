@@ -1,0 +1,427 @@
+//! Moves bytes between two sockets and a [`Session`]: one task, no channel, no second task, no wake between the sides.
+//! It refuses to look at the bytes: what it sends it took from the session's queues, what it reads it hands to the session.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+use weir_core::approval::{Answer, Question};
+use weir_core::audit::Receipt;
+use weir_core::limits::{QUEUE_BYTES, READ_BYTES};
+use weir_core::session::{Close, Host, Input, Login, Now, Outbox, Session};
+
+use super::buffer::Buffer;
+
+/// What the pump needs besides the two sockets: the session's host, and the slow answers that it waits for.
+pub(crate) trait Surroundings: Host {
+    type Server: AsyncRead + AsyncWrite + Unpin;
+
+    fn now(&self) -> Now;
+    /// Dials the recorded destination; asked for at most once.
+    fn dial(&mut self) -> Dialling<Self::Server>;
+    /// Dials and logs in with a credential; yields the server's messages after AuthenticationOk.
+    fn login(&mut self, login: Login) -> LoggingIn<Self::Server>;
+    /// Resolves when the strict record that [`Host::append`] answered with `Waiting` is on the disk.
+    fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>>;
+    fn ask(&mut self, question: Question);
+    fn withdraw(&mut self);
+    /// Resolves with the desk's answer to the question asked last; pending when none is open.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer>;
+}
+
+pub(crate) type Dialling<S> = Pin<Box<dyn Future<Output = io::Result<S>>>>;
+pub(crate) type LoggingIn<S> = Pin<Box<dyn Future<Output = io::Result<(S, Vec<u8>)>>>>;
+
+/// One socket and what was read from it.
+struct Leg<S> {
+    stream: S,
+    inbound: Buffer,
+    /// The peer's FIN was read.
+    finished: bool,
+    /// The session has been told so.
+    told: bool,
+    /// Our FIN was sent.
+    shut: bool,
+}
+
+/// How a relayed connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// FIN both ways.
+    Finished,
+    /// One side was cut; the workload must see a reset.
+    Reset,
+}
+
+/// What is left of a relayed connection.
+pub(crate) struct Ended<W, H: Surroundings> {
+    pub(crate) end: End,
+    pub(crate) workload: W,
+    pub(crate) server: Option<H::Server>,
+    pub(crate) host: H,
+    /// Bytes sent to the server: the workload's, and weir's own.
+    pub(crate) sent: (u64, u64),
+}
+
+/// A connection being relayed.
+pub(crate) struct Pump<W, H: Surroundings> {
+    session: Session,
+    host: H,
+    out: Outbox,
+    workload: Leg<W>,
+    server: Option<Leg<H::Server>>,
+    dialling: Option<Dialling<H::Server>>,
+    logging_in: Option<LoggingIn<H::Server>>,
+    timer: Pin<Box<tokio::time::Sleep>>,
+    timer_set: Option<u64>,
+    question_open: bool,
+    broken: bool,
+}
+
+impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
+    /// `first` is what sniffing read from the workload; `server` is there when TLS made an early dial necessary.
+    pub(crate) fn new(
+        session: Session,
+        host: H,
+        workload: W,
+        first: BytesMut,
+        server: Option<H::Server>,
+    ) -> Self {
+        Self {
+            session,
+            host,
+            out: Outbox::default(),
+            workload: Leg::new(workload, Buffer::holding(first)),
+            server: server.map(|stream| Leg::new(stream, Buffer::default())),
+            dialling: None,
+            logging_in: None,
+            timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
+            timer_set: None,
+            question_open: false,
+            broken: false,
+        }
+    }
+
+    /// Relays until both sides are done. Returns the parts for the closing record and the final reset.
+    pub(crate) async fn run(mut self) -> Ended<W, H> {
+        self.feed_workload();
+        let end = poll_fn(|cx| self.poll(cx)).await;
+        if self.question_open {
+            self.host.withdraw();
+        }
+        let sent = self.out.to_server.totals();
+        Ended {
+            end,
+            workload: self.workload.stream,
+            server: self.server.map(|leg| leg.stream),
+            host: self.host,
+            sent,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        // Each turn does at most one read a side, so a busy peer cannot starve the other connections of this thread.
+        for _ in 0..TURNS {
+            self.obey();
+            let sent = self.poll_send(cx);
+            if let Some(end) = self.ended() {
+                return self.poll_close(cx, end);
+            }
+            let progressed = self.poll_answers(cx) | self.poll_read_workload(cx) | self.poll_read_server(cx);
+            if !progressed && !sent {
+                self.release();
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Does what the outbox asks for besides sending.
+    fn obey(&mut self) {
+        if let Some(question) = self.out.ask.take() {
+            self.question_open = true;
+            self.host.ask(question);
+        }
+        if std::mem::take(&mut self.out.withdraw) {
+            self.question_open = false;
+            self.host.withdraw();
+        }
+        if let Some(login) = self.out.login.take() {
+            self.logging_in = Some(self.host.login(login));
+        }
+        let unconnected = self.server.is_none() && self.dialling.is_none() && self.logging_in.is_none();
+        if unconnected && !self.out.to_server.is_empty() && !self.broken {
+            self.dialling = Some(self.host.dial());
+        }
+        if self.out.wake_at != self.timer_set {
+            self.timer_set = self.out.wake_at;
+            if let Some(at) = self.out.wake_at {
+                let left = at.saturating_sub(self.host.now().mono_ns);
+                let deadline = tokio::time::Instant::now() + std::time::Duration::from_nanos(left);
+                self.timer.as_mut().reset(deadline);
+            }
+        }
+    }
+
+    /// Sends both queues as far as the sockets take them. True when something moved.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
+        while !self.out.to_workload.is_empty() && !self.workload.shut {
+            match Pin::new(&mut self.workload.stream).poll_write(cx, self.out.to_workload.as_slice()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.out.to_workload.sent(count);
+                    moved = true;
+                }
+                Poll::Ready(_) => {
+                    self.broken = true;
+                    return false;
+                }
+                Poll::Pending => break,
+            }
+        }
+        let Some(server) = &mut self.server else { return moved };
+        while !self.out.to_server.is_empty() && !server.shut {
+            match Pin::new(&mut server.stream).poll_write(cx, self.out.to_server.as_slice()) {
+                Poll::Ready(Ok(count)) if count > 0 => {
+                    self.out.to_server.sent(count);
+                    moved = true;
+                }
+                // The server closed while we wrote: what it said before is still to be read, so only stop writing.
+                Poll::Ready(_) => {
+                    let rest = self.out.to_server.len();
+                    self.out.to_server.sent(rest);
+                    server.shut = true;
+                }
+                Poll::Pending => break,
+            }
+        }
+        if self.out.finish_workload && self.out.to_workload.is_empty() {
+            self.workload.poll_shut(cx);
+        }
+        if self.out.finish_server && self.out.to_server.is_empty() {
+            server.poll_shut(cx);
+        }
+        // A TLS leg may hold records back until it is flushed.
+        let _ = Pin::new(&mut self.workload.stream).poll_flush(cx);
+        let _ = Pin::new(&mut server.stream).poll_flush(cx);
+        moved
+    }
+
+    fn ended(&self) -> Option<End> {
+        if self.broken {
+            return Some(End::Reset);
+        }
+        match self.out.close? {
+            Close::Finish => Some(End::Finished),
+            Close::Reset => Some(End::Reset),
+        }
+    }
+
+    /// The last words go out before the close, also before a reset that follows them.
+    fn poll_close(&mut self, cx: &mut Context<'_>, end: End) -> Poll<End> {
+        if self.broken {
+            if !std::mem::replace(&mut self.workload.told, true) {
+                self.feed(Input::WorkloadClosed);
+            }
+            return Poll::Ready(End::Reset);
+        }
+        if !self.out.to_workload.is_empty() {
+            return Poll::Pending;
+        }
+        if let Some(server) = &mut self.server {
+            if !self.out.to_server.is_empty() && !server.shut {
+                return Poll::Pending;
+            }
+            server.poll_shut(cx);
+        }
+        if end == End::Finished {
+            let _ = ready!(Pin::new(&mut self.workload.stream).poll_flush(cx));
+            self.workload.poll_shut(cx);
+        }
+        Poll::Ready(end)
+    }
+
+    /// Slow answers: dial, login, ledger, desk, timer. True when one arrived.
+    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut arrived = false;
+        if let Some(dialling) = &mut self.dialling
+            && let Poll::Ready(result) = dialling.as_mut().poll(cx)
+        {
+            self.dialling = None;
+            arrived = true;
+            match result {
+                Ok(stream) => self.server = Some(Leg::new(stream, Buffer::default())),
+                Err(_) => self.unreachable(),
+            }
+        }
+        if let Some(logging_in) = &mut self.logging_in
+            && let Poll::Ready(result) = logging_in.as_mut().poll(cx)
+        {
+            self.logging_in = None;
+            arrived = true;
+            match result {
+                Ok((stream, greeting)) => {
+                    self.server = Some(Leg::new(stream, Buffer::default()));
+                    self.feed(Input::LoggedIn(greeting));
+                }
+                Err(_) => self.unreachable(),
+            }
+        }
+        if let Poll::Ready(recorded) = self.host.poll_recorded(cx) {
+            arrived = true;
+            self.feed(Input::Recorded(recorded));
+            self.feed_workload();
+            self.feed_server();
+        }
+        if self.question_open
+            && let Poll::Ready(answer) = self.host.poll_answer(cx)
+        {
+            arrived = true;
+            self.question_open = false;
+            self.feed(Input::Answered(answer));
+            self.feed_workload();
+        }
+        if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_set = None;
+            self.out.wake_at = None;
+            arrived = true;
+            self.feed(Input::Tick);
+            self.feed_workload();
+        }
+        arrived
+    }
+
+    /// No server: the session learns that it is gone, and the workload sees a reset, as it would have without weir.
+    fn unreachable(&mut self) {
+        let rest = self.out.to_server.len();
+        self.out.to_server.sent(rest);
+        self.feed(Input::ServerClosed);
+        self.out.close = Some(Close::Reset);
+    }
+
+    fn poll_read_workload(&mut self, cx: &mut Context<'_>) -> bool {
+        // A paused workload is still read a little, so that its going away is noticed while an act is held.
+        let paused = self.out.pause_workload || self.out.to_server.len() >= QUEUE_BYTES;
+        let ahead = self.workload.inbound.unconsumed().len();
+        if self.workload.finished || self.workload.inbound.is_full() || (paused && ahead >= READ_BYTES) {
+            return false;
+        }
+        match self.workload.poll_read(cx) {
+            Poll::Ready(Ok(0)) => self.workload.finished = true,
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(_)) => {
+                self.feed(Input::WorkloadClosed);
+                self.broken = true;
+                return true;
+            }
+            Poll::Pending => return false,
+        }
+        self.feed_workload();
+        true
+    }
+
+    fn poll_read_server(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.out.pause_server || self.out.to_workload.len() >= QUEUE_BYTES {
+            return false;
+        }
+        let Some(server) = &mut self.server else { return false };
+        if server.finished || server.inbound.is_full() {
+            return false;
+        }
+        match server.poll_read(cx) {
+            Poll::Ready(Ok(0)) => server.finished = true,
+            Poll::Ready(Ok(_)) => {}
+            // RST in, RST out.
+            Poll::Ready(Err(_)) => {
+                self.feed(Input::ServerClosed);
+                self.out.close = Some(Close::Reset);
+                return true;
+            }
+            Poll::Pending => return false,
+        }
+        self.feed_server();
+        true
+    }
+
+    fn feed_workload(&mut self) {
+        loop {
+            let bytes = self.workload.inbound.unconsumed();
+            if !bytes.is_empty() && !self.out.pause_workload && self.out.close.is_none() {
+                let now = self.host.now();
+                let used = self.session.handle(now, Input::Workload(bytes), &mut self.host, &mut self.out);
+                self.workload.inbound.consume(used);
+                if used > 0 && !self.workload.inbound.unconsumed().is_empty() {
+                    continue;
+                }
+            }
+            break;
+        }
+        // While a record is being written the rest is still to be read; while a human is asked, a client that has gone
+        // away takes its question with it.
+        if self.workload.finished && !self.workload.told && (self.question_open || !self.out.pause_workload) {
+            self.workload.told = true;
+            self.feed(Input::WorkloadClosed);
+        }
+    }
+
+    fn feed_server(&mut self) {
+        loop {
+            let Some(server) = &mut self.server else { return };
+            let bytes = server.inbound.unconsumed();
+            if bytes.is_empty() || self.out.pause_server || self.out.close.is_some() {
+                break;
+            }
+            let now = self.host.now();
+            let used = self.session.handle(now, Input::Server(bytes), &mut self.host, &mut self.out);
+            server.inbound.consume(used);
+            if used == 0 {
+                break;
+            }
+        }
+        let Some(server) = &mut self.server else { return };
+        if server.finished && !server.told && !self.out.pause_server {
+            server.told = true;
+            self.feed(Input::ServerClosed);
+        }
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        let now = self.host.now();
+        self.session.handle(now, input, &mut self.host, &mut self.out);
+    }
+
+    /// An idle connection holds no buffer.
+    fn release(&mut self) {
+        self.workload.inbound.release();
+        self.out.to_workload.release();
+        self.out.to_server.release();
+        if let Some(server) = &mut self.server {
+            server.inbound.release();
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
+    fn new(stream: S, inbound: Buffer) -> Self {
+        Self { stream, inbound, finished: false, told: false, shut: false }
+    }
+
+    /// One read into the buffer's spare room; 0 is the peer's FIN.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut self.stream), cx, self.inbound.room())
+    }
+
+    fn poll_shut(&mut self, cx: &mut Context<'_>) {
+        if !self.shut && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
+            self.shut = true;
+        }
+    }
+}
+
+/// Reads a side may do before other connections of the thread get their turn.
+const TURNS: usize = 8;

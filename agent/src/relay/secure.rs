@@ -1,0 +1,184 @@
+//! A connection that begins with a ClientHello: upstream leg first and verified, then a leaf for the client, then sniff again.
+//! It refuses to mint for a server that did not verify, and to answer a client in the server's name before that.
+
+use bytes::BytesMut;
+use rustls::AlertDescription;
+use tokio::io::AsyncWriteExt;
+use weir_core::action::Protocol;
+use weir_core::destination::Evidence;
+use weir_core::policy::{ConnectionJudgement, Verdict};
+use weir_core::session::Session;
+use weir_core::sniff::{PostgresOpening, Sniffed};
+
+use super::connection::{Connection, Ready, Refusal};
+use super::rim::Leg;
+use super::sniffing::{First, first};
+use crate::tls::{LeafName, Termination, alert};
+use crate::upstream::{self, Wire};
+
+/// What weir can read inside TLS today (ALPN protocol ids).
+const SPOKEN: [&[u8]; 2] = [b"http/1.1", b"postgresql"];
+
+pub(crate) async fn open(
+    connection: &mut Connection,
+    mut workload: Wire,
+    bytes: BytesMut,
+    sni: Option<String>,
+    alpn: Vec<Vec<u8>>,
+) -> Result<Ready, Refusal> {
+    if let Some(name) = &sni {
+        connection.destination.learn(name, Evidence::Claimed);
+    }
+    let judgement = connection.judge(Protocol::Tls);
+    let admitted = matches!(judgement.verdict, Verdict::Allow(_));
+    if admitted && judgement.opaque {
+        return connection.opaque(workload, bytes, "");
+    }
+    if !admitted && !judgement.needs_name {
+        shout(&mut workload, AlertDescription::AccessDenied).await;
+        return Err(denied(judgement));
+    }
+    let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
+    if offers.is_empty() && !alpn.is_empty() {
+        shout(&mut workload, AlertDescription::NoApplicationProtocol).await;
+        return Err(Refusal::Violation("the client offers no protocol that can be read inside TLS (http/1.1)".into()));
+    }
+    if offers.iter().any(|id| id == b"postgresql") {
+        return direct_postgres(connection, workload, bytes, sni).await;
+    }
+    let name = leaf_name(connection, sni.as_deref())?;
+    let server = match upstream_leg(connection, &name, &judgement, &offers).await {
+        Ok(server) => server,
+        Err(refusal) => {
+            shout(&mut workload, AlertDescription::InternalError).await;
+            return Err(refusal);
+        }
+    };
+    // The certificate has proved the name: judge again, now that names count.
+    connection.destination.learn(&name.to_string(), Evidence::Certificate);
+    let judgement = connection.judge(Protocol::Http);
+    if let Verdict::Deny { .. } = judgement.verdict {
+        shout(&mut workload, AlertDescription::AccessDenied).await;
+        return Err(denied(judgement));
+    }
+    let chosen: Vec<&[u8]> = server.alpn.as_deref().into_iter().collect();
+    let mut workload = terminate(connection, workload, bytes, &name, &judgement, &chosen).await?;
+    match first(&mut workload, BytesMut::new(), false).await {
+        First::Known(Sniffed::Http1, bytes) => Ok(Ready {
+            session: Session::http(connection.opening(true, None)),
+            protocol: Protocol::Http,
+            workload,
+            first: bytes,
+            server: Some(server.wire),
+            leg: Leg::Plain,
+        }),
+        First::Gone => Err(Refusal::Gone),
+        First::Known(..) | First::Silent | First::Stalled(_) => {
+            Err(Refusal::Violation("what comes inside TLS is no HTTP/1".into()))
+        }
+    }
+}
+
+/// PostgreSQL that begins with TLS at once (`sslnegotiation=direct`): only where weir logs in itself.
+async fn direct_postgres(
+    connection: &mut Connection,
+    mut workload: Wire,
+    bytes: BytesMut,
+    sni: Option<String>,
+) -> Result<Ready, Refusal> {
+    let judgement = connection.judge(Protocol::Postgres);
+    let Some(login) = judgement.login.clone() else {
+        shout(&mut workload, AlertDescription::AccessDenied).await;
+        return Err(Refusal::Violation(
+            "TLS from the first byte (sslnegotiation=direct) with relayed authentication cannot work: add `inject` to \
+             the target, or let the client use sslmode=prefer"
+                .into(),
+        ));
+    };
+    let name = leaf_name(connection, sni.as_deref())?;
+    let mut workload = terminate(connection, workload, bytes, &name, &judgement, &[b"postgresql"]).await?;
+    match first(&mut workload, BytesMut::new(), false).await {
+        First::Known(Sniffed::Postgres(PostgresOpening::Startup | PostgresOpening::Cancel), bytes) => Ok(Ready {
+            session: Session::postgres(connection.opening(true, Some(login))),
+            protocol: Protocol::Postgres,
+            workload,
+            first: bytes,
+            server: None,
+            leg: Leg::Postgres { tls: judgement.tls, asked: true, login: true },
+        }),
+        First::Gone => Err(Refusal::Gone),
+        First::Known(..) | First::Silent | First::Stalled(_) => {
+            Err(Refusal::Violation("no PostgreSQL start-up packet follows".into()))
+        }
+    }
+}
+
+/// TLS after `S`: the ClientHello is still to come.
+pub(crate) async fn terminate_in_band(connection: &mut Connection, mut workload: Wire) -> Result<Wire, Refusal> {
+    let (sni, bytes) = match first(&mut workload, BytesMut::new(), false).await {
+        First::Known(Sniffed::Tls { sni, .. }, bytes) => (sni, bytes),
+        First::Gone => return Err(Refusal::Gone),
+        First::Known(..) | First::Silent | First::Stalled(_) => {
+            return Err(Refusal::Violation("no ClientHello follows the request for TLS".into()));
+        }
+    };
+    let name = leaf_name(connection, sni.as_deref())?;
+    let judgement = connection.judge(Protocol::Postgres);
+    terminate(connection, workload, bytes, &name, &judgement, &[]).await
+}
+
+struct Server {
+    wire: Wire,
+    alpn: Option<Vec<u8>>,
+}
+
+async fn upstream_leg(
+    connection: &Connection,
+    name: &LeafName,
+    judgement: &ConnectionJudgement,
+    offers: &[Vec<u8>],
+) -> Result<Server, Refusal> {
+    let stream = connection.dial().await.map_err(|fault| Refusal::Fault(format!("dialling the server: {fault}")))?;
+    let secured = upstream::secure(stream, name, &judgement.tls, offers)
+        .await
+        .map_err(|fault| Refusal::Fault(format!("TLS with the server: {fault}")))?;
+    Ok(Server { wire: secured.wire, alpn: secured.alpn })
+}
+
+async fn terminate(
+    connection: &Connection,
+    workload: Wire,
+    bytes: BytesMut,
+    name: &LeafName,
+    judgement: &ConnectionJudgement,
+    alpn: &[&[u8]],
+) -> Result<Wire, Refusal> {
+    // A session may be resumed only by the same workload under the same policy and target.
+    let class = format!("{}/{}/{}", connection.identity.workload, connection.agent.policy.load().sha(), judgement.target);
+    let how = Termination { name, workload: &connection.identity.workload, class: &class, alpn };
+    workload
+        .terminate(bytes.freeze(), &connection.agent.terminator, how)
+        .await
+        .map_err(|fault| Refusal::Violation(fault.to_string()))
+}
+
+/// The name a leaf is minted for: the SNI, else the recorded address.
+fn leaf_name(connection: &Connection, sni: Option<&str>) -> Result<LeafName, Refusal> {
+    let address = connection.destination.ip().to_string();
+    LeafName::parse(sni.unwrap_or(&address))
+        .ok_or_else(|| Refusal::Violation("the client asks for a server name that is none".into()))
+}
+
+fn denied(judgement: ConnectionJudgement) -> Refusal {
+    let message = match judgement.verdict {
+        Verdict::Deny { message } => message,
+        Verdict::Allow(_) | Verdict::Approve(_) => "TLS connections cannot be held for approval".into(),
+    };
+    Refusal::Denied { target: judgement.target, rule: judgement.rule, message }
+}
+
+/// Tells the client why, in TLS's own words, before the reset.
+async fn shout(workload: &mut Wire, description: AlertDescription) {
+    let _ = workload.write_all(&alert(description)).await;
+    let _ = workload.flush().await;
+}

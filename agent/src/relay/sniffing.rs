@@ -1,0 +1,57 @@
+//! Reads a client's first bytes until the core knows the protocol, within time and size.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use weir_core::limits::{SERVER_FIRST_NS, SNIFF_BYTES, SNIFF_NS};
+use weir_core::sniff::{Sniffed, sniff};
+
+/// What came of waiting for the client's first message.
+#[derive(Debug)]
+pub(crate) enum First {
+    /// These bytes, which are of this protocol.
+    Known(Sniffed, BytesMut),
+    /// Nothing for as long as a client that speaks first would need.
+    Silent,
+    /// The client began a message and did not finish it in time, or it is too long.
+    Stalled(BytesMut),
+    /// The client went away without a word, or in the middle of one.
+    Gone,
+}
+
+/// `server_may_speak_first`: silence is an answer (the destination's rule lets unknown protocols pass); otherwise the
+/// client has all the time it wants before its first byte, as idle pooled connections do.
+pub(crate) async fn first<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    mut bytes: BytesMut,
+    server_may_speak_first: bool,
+) -> First {
+    if bytes.is_empty() {
+        let read = stream.read_buf(&mut bytes);
+        let read = if server_may_speak_first {
+            match tokio::time::timeout(Duration::from_nanos(SERVER_FIRST_NS), read).await {
+                Ok(read) => read,
+                Err(_) => return First::Silent,
+            }
+        } else {
+            read.await
+        };
+        if !matches!(read, Ok(count) if count > 0) {
+            return First::Gone;
+        }
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_nanos(SNIFF_NS);
+    loop {
+        match sniff(&bytes) {
+            Sniffed::More if bytes.len() >= SNIFF_BYTES => return First::Stalled(bytes),
+            Sniffed::More => {}
+            known => return First::Known(known, bytes),
+        }
+        match tokio::time::timeout_at(deadline, stream.read_buf(&mut bytes)).await {
+            Ok(Ok(count)) if count > 0 => {}
+            Ok(_) => return First::Gone,
+            Err(_) => return First::Stalled(bytes),
+        }
+    }
+}
