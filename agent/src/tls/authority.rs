@@ -46,7 +46,10 @@ pub enum AuthorityError {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Authority").field("dir", &self.dir).field("facts", &self.facts).finish_non_exhaustive()
+        out.debug_struct("Authority")
+            .field("dir", &self.dir)
+            .field("facts", &self.facts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -68,8 +71,7 @@ impl Authority {
         let facts = CaFacts::read(dir)?;
         facts.check(&path, key.public_key_raw())?;
         let certificate = CertificateDer::from(facts.der.clone());
-        let issuer =
-            Issuer::from_ca_cert_der(&certificate, key).map_err(|fault| unusable(&path, fault))?;
+        let issuer = Issuer::from_ca_cert_der(&certificate, key).map_err(|fault| unusable(&path, fault))?;
         let authority = Authority { dir: dir.to_owned(), facts, certificate, issuer };
         authority.write_bundle()?;
         Ok(authority)
@@ -126,8 +128,8 @@ impl CaFacts {
     pub fn read(dir: &Path) -> Result<CaFacts, AuthorityError> {
         let path = dir.join(CERTIFICATE);
         let text = fs::read(&path).map_err(|source| file(&path, source))?;
-        let der = CertificateDer::from_pem_slice(&text)
-            .map_err(|_| unusable(&path, "not a PEM certificate"))?;
+        let der =
+            CertificateDer::from_pem_slice(&text).map_err(|_| unusable(&path, "not a PEM certificate"))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der)
             .map_err(|_| unusable(&path, "not an X.509 certificate"))?;
         Ok(CaFacts {
@@ -172,7 +174,10 @@ fn open_or_create_key(path: &Path) -> Result<KeyPair, AuthorityError> {
         Ok(opened) => {
             let facts = opened.metadata().map_err(|source| file(path, source))?;
             if facts.mode() & 0o077 != 0 {
-                return Err(unusable(path, "others may read the CA's key: chmod 600, and think about a new CA"));
+                return Err(unusable(
+                    path,
+                    "others may read the CA's key: chmod 600, and think about a new CA",
+                ));
             }
             let text = Zeroizing::new(io::read_to_string(opened).map_err(|source| file(path, source))?);
             let der = PrivatePkcs8KeyDer::from_pem_slice(text.as_bytes())
@@ -181,7 +186,8 @@ fn open_or_create_key(path: &Path) -> Result<KeyPair, AuthorityError> {
                 .map_err(|_| unusable(path, "not a P-256 key"))
         }
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
-            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|fault| unusable(path, fault))?;
+            let key =
+                KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|fault| unusable(path, fault))?;
             let text = Zeroizing::new(key.serialize_pem());
             replace(path, text.as_bytes(), 0o600)?;
             Ok(key)

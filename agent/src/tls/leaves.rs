@@ -103,8 +103,7 @@ impl Leaves {
         let sign = |fault: &dyn std::fmt::Display| LeafError::Sign(fault.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|fault| sign(&fault))?;
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let signing =
-            super::provider().key_provider.load_private_key(der).map_err(|fault| sign(&fault))?;
+        let signing = super::provider().key_provider.load_private_key(der).map_err(|fault| sign(&fault))?;
         Ok(Leaves { authority, key, signing, kept: Mutex::default() })
     }
 
@@ -162,8 +161,7 @@ impl Leaves {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let leaf =
-            params.signed_by(&self.key, self.authority.issuer()).map_err(|fault| sign(&fault))?;
+        let leaf = params.signed_by(&self.key, self.authority.issuer()).map_err(|fault| sign(&fault))?;
         Ok(CertifiedKey::new(vec![leaf.der().clone()], Arc::clone(&self.signing)))
     }
 }

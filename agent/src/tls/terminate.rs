@@ -33,7 +33,9 @@ pub struct Termination<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum AcceptError {
     /// The workload does not trust the host's CA, or pins another certificate.
-    #[error("the client does not accept weir's certificate for {name} ({how}): give it the host's CA (`weir ca show`)")]
+    #[error(
+        "the client does not accept weir's certificate for {name} ({how}): give it the host's CA (`weir ca show`)"
+    )]
     ClientDistrusts { name: String, how: Distrust },
     /// The ClientHello that rustls read names another host than the one that was judged.
     #[error("the client asks for another name than {name}")]
