@@ -1,4 +1,11 @@
-//! One connection: sockets and Session.
+//! One connection: sockets and Session. Start reading in `connection`; `pump` moves the bytes.
 
 mod buffer;
+mod connection;
+mod postgres;
 mod pump;
+mod rim;
+mod secure;
+mod sniffing;
+
+pub(crate) use connection::{Connection, serve};

@@ -2,7 +2,9 @@
 //! It refuses to touch the host: the fence attaches below a cgroup that the lab makes, pins go to a bpffs folder of its own.
 
 pub mod agent;
+pub mod clients;
 pub mod lab;
+pub mod policies;
 pub mod postgres;
 pub mod process;
 pub mod web;

@@ -68,7 +68,7 @@ pub(crate) struct Ready {
 pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let _ = stream.set_zero_linger();
-    match connection.open(Wire::plain(stream)).await {
+    match connection.open(Wire::from(stream)).await {
         Ok(ready) => connection.relay(ready).await,
         Err(refusal) => connection.record_refusal(&refusal),
     }
@@ -180,7 +180,7 @@ impl Connection {
         record.protocol = protocol.name().into();
         record.upstream_bytes = sent.0;
         record.duration_us = clock::now().mono_ns.saturating_sub(self.started_ns) / 1_000;
-        if let Some(fault) = &host.fault {
+        if let Some(fault) = host.fault.borrow().as_ref() {
             record.decision = Decision::Failed;
             record.reason.clone_from(fault);
         }

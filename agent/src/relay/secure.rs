@@ -11,10 +11,10 @@ use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
 use super::connection::{Connection, Ready, Refusal};
-use super::rim::Leg;
+use super::rim::{Leg, Route};
 use super::sniffing::{First, first};
-use crate::tls::{LeafName, Termination, alert};
-use crate::upstream::{self, Wire};
+use crate::tls::{LeafName, Prefixed, Termination, alert};
+use crate::upstream::{UpstreamTls, Wire};
 
 /// What weir can read inside TLS today (ALPN protocol ids).
 const SPOKEN: [&[u8]; 2] = [b"http/1.1", b"postgresql"];
@@ -49,8 +49,8 @@ pub(crate) async fn open(
     let name = leaf_name(connection, sni.as_deref())?;
     let server = match upstream_leg(connection, &name, &judgement, &offers).await {
         Ok(server) => server,
-        Err(refusal) => {
-            shout(&mut workload, AlertDescription::InternalError).await;
+        Err((words, refusal)) => {
+            shout(&mut workload, words).await;
             return Err(refusal);
         }
     };
@@ -132,17 +132,22 @@ struct Server {
     alpn: Option<Vec<u8>>,
 }
 
+/// Dials and secures the server; on failure the alert that the server's fault would have caused the client.
 async fn upstream_leg(
     connection: &Connection,
     name: &LeafName,
     judgement: &ConnectionJudgement,
     offers: &[Vec<u8>],
-) -> Result<Server, Refusal> {
-    let stream = connection.dial().await.map_err(|fault| Refusal::Fault(format!("dialling the server: {fault}")))?;
-    let secured = upstream::secure(stream, name, &judgement.tls, offers)
+) -> Result<UpstreamTls, (AlertDescription, Refusal)> {
+    let stream = Route::of(connection).dial().await.map_err(|fault| {
+        (AlertDescription::InternalError, Refusal::Fault(fault.to_string()))
+    })?;
+    let offers: Vec<&[u8]> = offers.iter().map(Vec::as_slice).collect();
+    let connector = &connection.agent.connector;
+    connector
+        .secure(stream, &name.to_string(), &judgement.tls, &offers)
         .await
-        .map_err(|fault| Refusal::Fault(format!("TLS with the server: {fault}")))?;
-    Ok(Server { wire: secured.wire, alpn: secured.alpn })
+        .map_err(|fault| (fault.alert(), Refusal::Fault(fault.to_string())))
 }
 
 async fn terminate(
@@ -153,13 +158,15 @@ async fn terminate(
     judgement: &ConnectionJudgement,
     alpn: &[&[u8]],
 ) -> Result<Wire, Refusal> {
+    let Wire::Plain(stream) = workload else {
+        return Err(Refusal::Violation("TLS inside TLS".into()));
+    };
     // A session may be resumed only by the same workload under the same policy and target.
-    let class = format!("{}/{}/{}", connection.identity.workload, connection.agent.policy.load().sha(), judgement.target);
+    let policy = connection.agent.policy.load();
+    let class = format!("{}/{}/{}", connection.identity.workload, policy.sha(), judgement.target);
     let how = Termination { name, workload: &connection.identity.workload, class: &class, alpn };
-    workload
-        .terminate(bytes.freeze(), &connection.agent.terminator, how)
-        .await
-        .map_err(|fault| Refusal::Violation(fault.to_string()))
+    let accepted = connection.agent.terminator.accept(Prefixed::new(bytes.freeze(), stream), how).await;
+    accepted.map(Wire::from).map_err(|fault| Refusal::Violation(fault.to_string()))
 }
 
 /// The name a leaf is minted for: the SNI, else the recorded address.

@@ -1,0 +1,114 @@
+//! What `weir status` reports, gathered from the parts of a running agent.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::Agent;
+
+/// One moment of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    pub node: String,
+    pub version: String,
+    pub pid: u32,
+    pub uptime_s: u64,
+    /// Layers of the fence that are live, then those this kernel could not have.
+    pub layers: Vec<String>,
+    pub layers_missing: Vec<String>,
+    /// Ways out that no layer covers yet; see THREATS.md.
+    pub not_covered: Vec<String>,
+    pub workloads: Vec<String>,
+    pub connections: u64,
+    /// What the kernel programs counted since the fence was raised.
+    pub fence: BTreeMap<String, u64>,
+    pub policy: PolicyStatus,
+    pub ledger: LedgerStatus,
+    /// Absent where no ClickHouse is configured.
+    pub clickhouse: Option<ClickHouseStatus>,
+    pub approvals_open: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyStatus {
+    pub commit: String,
+    pub sha256: String,
+    /// Why the newest files on disk are not in force; the last good bundle is.
+    pub problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerStatus {
+    pub epoch: u64,
+    pub seq: u64,
+    pub stored_seq: u64,
+    pub bytes: u64,
+    pub max_bytes: u64,
+    /// Why records cannot be written, while that is so: every act is refused.
+    pub fault: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClickHouseStatus {
+    pub url: String,
+    pub lag_rows: u64,
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    #[must_use]
+    pub fn of(agent: &Agent) -> Status {
+        let policy = agent.policy.load();
+        let ledger = agent.ledger.status();
+        Status {
+            node: agent.config.node.clone(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: agent.started.elapsed().as_secs(),
+            layers: LAYERS
+                .iter()
+                .filter(|layer| !agent.fence.missing_layers().contains(layer))
+                .map(|layer| (*layer).to_owned())
+                .collect(),
+            layers_missing: agent.fence.missing_layers().iter().map(|layer| (*layer).to_owned()).collect(),
+            not_covered: NOT_COVERED.iter().map(|way| (*way).to_owned()).collect(),
+            workloads: agent.config.workloads.iter().map(|workload| workload.name.clone()).collect(),
+            connections: agent.connections.load(std::sync::atomic::Ordering::Relaxed),
+            fence: agent
+                .fence
+                .counters()
+                .unwrap_or_default()
+                .into_iter()
+                .map(|(name, count)| (name.to_owned(), count))
+                .collect(),
+            policy: PolicyStatus {
+                commit: policy.commit().into(),
+                sha256: policy.sha().into(),
+                problems: agent.policy_problems(),
+            },
+            ledger: LedgerStatus {
+                epoch: ledger.epoch,
+                seq: ledger.seq,
+                stored_seq: ledger.stored_seq,
+                bytes: ledger.journal_bytes + ledger.store_bytes,
+                max_bytes: ledger.max_bytes,
+                fault: ledger.fault,
+            },
+            clickhouse: agent.clickhouse(),
+            approvals_open: agent.desk.list().len() as u64,
+        }
+    }
+}
+
+/// Layers in the order in which a connection meets them; names as `Fence::missing_layers` gives them.
+const LAYERS: &[&str] = &["create", "connect", "udp", "unix", "wall", "port guard"];
+
+/// Said aloud until something covers it; each is a row of THREATS.md.
+const NOT_COVERED: &[&str] = &[
+    "AF_PACKET and AF_VSOCK sockets: deny them with seccomp or take CAP_NET_RAW away",
+    "connected sockets passed in from unlabelled processes",
+    "unix sockets other than PostgreSQL's",
+    "DNS names asked of the host's resolvers are counted, not judged",
+    "network namespaces other than the agent's: refused, not served",
+    "connections older than the label",
+];

@@ -1,0 +1,230 @@
+//! What a session may ask of this machine, for one connection: ledger, secrets, SQL grammar, policy, and the upstream leg.
+//! It refuses to dial anything but the recorded address, and to hand out a secret before the session has a verdict.
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use weir_core::action::Protocol;
+use weir_core::approval::{Answer, Question};
+use weir_core::audit::{Receipt, Record};
+use weir_core::mask;
+use weir_core::policy::{Policy, SecretName, TargetTls};
+use weir_core::session::{Appended, Host, Login, Now};
+use weir_core::sql::Grammar;
+use weir_sql::PgGrammar;
+use zeroize::Zeroizing;
+
+use super::connection::Connection;
+use super::pump::{Dialling, LoggingIn, Surroundings};
+use crate::app::Agent;
+use crate::clock;
+use crate::credential::{self, postgres_login};
+use crate::desk::Requester;
+use crate::ledger::{Appending, Pending};
+use crate::upstream::{self, DialError, PostgresLeg, Purpose, Wire, postgres_leg};
+
+/// How the upstream leg is secured when the session first has something to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Leg {
+    Plain,
+    Postgres { tls: TargetTls, asked: bool, login: bool },
+}
+
+/// See the module.
+pub(crate) struct Rim {
+    agent: Arc<Agent>,
+    grammar: Rc<PgGrammar>,
+    leg: Leg,
+    route: Route,
+    requester: Requester,
+    protocol: Protocol,
+    pending: Option<Pending>,
+    question: Option<(Question, oneshot::Receiver<Answer>)>,
+    /// Why the server could not be reached, for the closing record.
+    pub(crate) fault: Rc<RefCell<Option<String>>>,
+}
+
+/// Everything a dial needs, owned, so that the dial can run beside the session.
+#[derive(Clone)]
+pub(crate) struct Route {
+    agent: Arc<Agent>,
+    origin: crate::listen::Origin,
+    /// What the server's certificate must prove: the best-known name, else the address.
+    name: String,
+}
+
+impl Rim {
+    pub(crate) fn new(connection: &Connection, protocol: Protocol, leg: Leg) -> Rim {
+        let identity = &connection.identity;
+        Rim {
+            agent: Arc::clone(&connection.agent),
+            grammar: Rc::clone(&connection.grammar),
+            leg,
+            route: Route::of(connection),
+            requester: Requester {
+                workload: identity.workload.clone(),
+                user: identity.user.clone(),
+                owner: identity.owner.clone(),
+                exe: identity.process.exe.clone(),
+                pid: identity.process.pid,
+                destination: connection.destination.address().to_string(),
+            },
+            protocol,
+            pending: None,
+            question: None,
+            fault: Rc::default(),
+        }
+    }
+}
+
+impl Route {
+    pub(crate) fn of(connection: &Connection) -> Route {
+        let destination = &connection.destination;
+        Route {
+            agent: Arc::clone(&connection.agent),
+            origin: connection.origin.clone(),
+            name: destination.host().map_or_else(|| destination.ip().to_string(), str::to_owned),
+        }
+    }
+
+    /// Dials the recorded address; a failure is told to the fence, so that the next `connect` fails like it would
+    /// without weir.
+    pub(crate) async fn dial(&self) -> Result<TcpStream, DialError> {
+        let address = self.origin.destination();
+        match upstream::dial(address, &self.origin.socket()).await {
+            Ok(stream) => Ok(stream),
+            Err(fault) => {
+                self.agent.fence.refuse_for_a_while(&self.origin, fault.errno());
+                Err(fault)
+            }
+        }
+    }
+
+    async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {
+        let stream = self.dial().await.map_err(io::Error::other)?;
+        postgres_leg(&self.agent.connector, stream, &self.name, tls, purpose).await.map_err(io::Error::other)
+    }
+}
+
+impl Host for Rim {
+    fn append(&mut self, record: &Record) -> Appended {
+        match self.agent.ledger.append(record) {
+            Appending::Done(receipt) => Appended::Done(receipt),
+            Appending::Waiting(pending) => {
+                self.pending = Some(pending);
+                Appended::Waiting
+            }
+            Appending::Refused(why) => Appended::Refused(why),
+        }
+    }
+
+    fn secret(&mut self, name: &SecretName) -> Result<Zeroizing<Vec<u8>>, String> {
+        self.agent.secrets.secret(name)
+    }
+
+    fn grammar(&self) -> &dyn Grammar {
+        &*self.grammar
+    }
+
+    fn policy(&self) -> Arc<Policy> {
+        self.agent.policy.load_full()
+    }
+
+    fn mask_key(&self) -> &mask::Key {
+        &self.agent.mask_key
+    }
+}
+
+impl Surroundings for Rim {
+    type Server = Wire;
+
+    fn now(&self) -> Now {
+        clock::now()
+    }
+
+    fn dial(&mut self) -> Dialling<Wire> {
+        let (route, leg, fault) = (self.route.clone(), self.leg.clone(), Rc::clone(&self.fault));
+        Box::pin(async move {
+            let dialled = match leg {
+                Leg::Plain => route.dial().await.map(Wire::from).map_err(io::Error::other),
+                Leg::Postgres { tls, asked, .. } => {
+                    let purpose = Purpose::Relay { client_asked: asked };
+                    route.postgres(&tls, purpose).await.map(|leg| match leg {
+                        PostgresLeg::Plain(wire) => wire,
+                        PostgresLeg::Tls(secured) => secured.wire,
+                    })
+                }
+            };
+            dialled.inspect_err(|why| *fault.borrow_mut() = Some(why.to_string()))
+        })
+    }
+
+    fn login(&mut self, login: Login) -> LoggingIn<Wire> {
+        let (route, leg, fault) = (self.route.clone(), self.leg.clone(), Rc::clone(&self.fault));
+        let password = self.agent.secrets.secret(&login.password);
+        Box::pin(async move {
+            let logged_in = async {
+                let Leg::Postgres { tls, .. } = &leg else {
+                    return Err(io::Error::other("a login is for PostgreSQL only"));
+                };
+                let password = password.map_err(io::Error::other)?;
+                let (mut wire, certificate) = match route.postgres(tls, Purpose::Login).await? {
+                    PostgresLeg::Plain(wire) => (wire, None),
+                    PostgresLeg::Tls(secured) => (secured.wire, Some(secured.certificate)),
+                };
+                let parameters: Vec<(&str, &str)> =
+                    login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let login = credential::Login {
+                    user: &login.user,
+                    password: &password,
+                    parameters: &parameters,
+                    certificate: certificate.as_deref(),
+                };
+                let greeting = postgres_login(&mut wire, &login).await.map_err(io::Error::other)?;
+                Ok((wire, greeting))
+            };
+            logged_in.await.inspect_err(|why| *fault.borrow_mut() = Some(why.to_string()))
+        })
+    }
+
+    fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>> {
+        let Some(pending) = &mut self.pending else { return Poll::Pending };
+        let recorded = std::task::ready!(std::pin::Pin::new(pending).poll(cx));
+        self.pending = None;
+        Poll::Ready(recorded)
+    }
+
+    fn ask(&mut self, question: Question) {
+        tracing::info!(id = question.id, rule = %question.rule, protocol = self.protocol.name(), "An act waits for approval.");
+        let answer = self.agent.desk.ask(question.clone(), self.requester.clone());
+        self.question = Some((question, answer));
+    }
+
+    fn withdraw(&mut self) {
+        if let Some((question, _)) = self.question.take() {
+            self.agent.desk.withdraw(&question.id);
+        }
+    }
+
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
+        let Some((question, answer)) = &mut self.question else { return Poll::Pending };
+        let answer = match std::task::ready!(std::pin::Pin::new(answer).poll(cx)) {
+            Ok(answer) => answer,
+            // The desk is gone: nobody can say yes any more.
+            Err(_) => Answer {
+                id: question.id.clone(),
+                digest: question.digest,
+                granted: false,
+                approver: String::new(),
+                reason: "the question was withdrawn".into(),
+            },
+        };
+        self.question = None;
+        Poll::Ready(answer)
+    }
+}
