@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Column, Context};
 use crate::approval::{Answer, Question};
 use crate::audit::Durability;
-use crate::detect::{ClassDefinition, ClassId, Scanner};
+use crate::detect::{ClassDefinition, ClassId, ClassSet, Scanner};
 use crate::mask::Mask;
 use crate::sql::Catalog;
 
@@ -47,6 +47,7 @@ pub struct Policy {
     rules: Vec<rule::Rule>,
     index: index::Index,
     classes: Vec<ClassDefinition>,
+    every_class: ClassSet,
     patterns: classes::Patterns,
     scanner: Scanner,
     version: Version,
@@ -295,10 +296,10 @@ impl Policy {
         u16::try_from(place).ok().map(ClassId)
     }
 
-    /// All classes; class `n` is `ClassId(n)`.
+    /// Every class the bundle declares, for texts that are kept (audit rows).
     #[must_use]
-    pub fn classes(&self) -> &[ClassDefinition] {
-        &self.classes
+    pub fn classes(&self) -> &ClassSet {
+        &self.every_class
     }
 
     #[must_use]

@@ -230,7 +230,7 @@ pub(super) fn needs(policy: &Policy, context: &Context<'_>, request: Option<&Req
             rule.condition.has(|test| matches!(test, Test::Text(text) if text.direction == wanted))
         };
         needs.request_body |= reads(super::condition::text::Direction::Request);
-        needs.response_body |= reads(super::condition::text::Direction::Response);
+        needs.response_body |= rule.stage == Stage::Response;
         needs.catalog |= rule.condition.has(|test| matches!(test, Test::Tables(_) | Test::Functions(_)));
         if let (Then::Mask(plan), Mode::Enforce) = (&rule.then, rule.mode) {
             needs.request_body |= !plan.request.is_empty();

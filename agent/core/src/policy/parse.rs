@@ -14,7 +14,7 @@ use super::node::{Document, Node, Value};
 use super::problem::{Problem, suggestion};
 use super::rule::{Mode, PolicyFile, Rule};
 use super::{Policy, Version};
-use crate::detect::{ClassDefinition, ClassId, Scanner};
+use crate::detect::{ClassDefinition, ClassId, ClassSet, Scanner};
 use reader::{Keys, Reader};
 
 mod class;
@@ -138,6 +138,7 @@ fn assemble(
         files,
         rules,
         patterns: lexicon.patterns,
+        every_class: ClassSet((0..).map(ClassId).take(lexicon.classes.len()).collect()),
         classes: lexicon.classes,
         scanner,
         version,
