@@ -10,7 +10,7 @@ use weir_core::policy::{Policy, Problem, Surroundings, Version, zone_names};
 use crate::config::Config;
 
 mod commit;
-mod folder;
+pub(crate) mod folder;
 mod watch;
 mod yaml;
 mod zone;

@@ -219,6 +219,16 @@ pub struct RuleSummary {
     pub tests: Vec<&'static str>,
 }
 
+/// A destination as a test names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// A name, or an address.
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub protocol: Option<crate::action::Protocol>,
+}
+
 impl Policy {
     /// Compiles a bundle.
     ///
@@ -350,10 +360,10 @@ impl Policy {
         self.files.iter().map(|file| &*file.name)
     }
 
-    /// The protocol that the file `name` says its target speaks.
+    /// A destination that the file `name` targets, for tests of policies: its first host, port and database.
     #[must_use]
-    pub fn protocol_of(&self, name: &str) -> Option<crate::action::Protocol> {
-        self.files.iter().find(|file| &*file.name == name)?.target.protocol
+    pub fn sample(&self, name: &str) -> Option<Sample> {
+        self.files.iter().find(|file| &*file.name == name).map(|file| file.target.sample())
     }
 
     /// Git commit of the folder, `none` where it is no checkout.

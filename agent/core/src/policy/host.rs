@@ -117,6 +117,16 @@ impl Host {
         }
     }
 
+    /// Some destination in the pattern.
+    pub(super) fn sample(&self) -> String {
+        match self {
+            Host::Any => String::from("192.0.2.1"),
+            Host::Name(name) => name.clone(),
+            Host::Below(suffix) => alloc::format!("sample{suffix}"),
+            Host::Address(address) | Host::Network(address, _) => address.to_string(),
+        }
+    }
+
     pub(super) fn is_name(&self, name: &str) -> bool {
         match self {
             Host::Name(own) => own == name,

@@ -179,6 +179,22 @@ impl Target {
         host::best(&self.hosts, context.destination, request_host)
     }
 
+    pub(super) fn sample(&self) -> super::Sample {
+        let pattern = self.hosts.first();
+        let usual = match self.protocol {
+            Some(Protocol::Postgres) => 5432,
+            Some(Protocol::Http | Protocol::Tls | Protocol::Opaque) | None => 443,
+            Some(Protocol::Ssh) => 22,
+        };
+        let port = pattern.and_then(|pattern| pattern.port).or(self.ports.first().copied());
+        super::Sample {
+            host: pattern.map_or_else(Default::default, |pattern| pattern.host.sample()),
+            port: port.unwrap_or(usual),
+            database: self.databases.iter().find_map(Glob::exact).unwrap_or_default().into(),
+            protocol: self.protocol,
+        }
+    }
+
     /// Some name of this target, on this port, could turn out to be the destination's.
     pub(super) fn waits_for_name(&self, context: &Context<'_>) -> bool {
         let port = context.destination.port();
