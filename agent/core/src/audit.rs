@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 pub mod chain;
+pub mod verify;
 
 /// One audit row. Empty fields are left out of the encoded form.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
