@@ -69,10 +69,8 @@ impl Shipper {
             status: Arc::clone(&status),
             stopped,
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(ShipError::Thread)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ShipError::Thread)?;
         let thread = std::thread::Builder::new()
             .name("ship".into())
             .spawn(move || runtime.block_on(lane.run()))

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clickhouse::Client;
 use hyper_util::client::legacy::Client as Http;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::ShipError;
 use crate::config::ClickHouse;
@@ -26,14 +26,20 @@ pub(crate) fn connect(config: &ClickHouse, database: bool) -> Result<Client, Shi
     connector.set_keepalive(Some(KEEPALIVE));
     connector.set_connect_timeout(Some(CONNECT));
     connector.enforce_http(false);
-    let tls = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_native_roots()
-        .map_err(|fault| ShipError::Roots(fault.to_string()))?
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(connector);
-    let http = Http::builder(TokioExecutor::new()).pool_idle_timeout(IDLE).build(tls);
-    let mut client = Client::with_http_client(http).with_url(&config.url).with_user(&config.user);
+    let mut http = Http::builder(TokioExecutor::new());
+    http.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new());
+    let client = if config.url.starts_with("https://") {
+        let tls = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(rustls::crypto::aws_lc_rs::default_provider())
+            .map_err(|fault| ShipError::Roots(fault.to_string()))?
+            .https_only()
+            .enable_http1()
+            .wrap_connector(connector);
+        Client::with_http_client(http.build(tls))
+    } else {
+        Client::with_http_client(http.build(connector))
+    };
+    let mut client = client.with_url(&config.url).with_user(&config.user);
     if let Some(path) = &config.password_file {
         let password = std::fs::read_to_string(path)
             .map_err(|source| ShipError::Password { path: path.clone(), source })?;

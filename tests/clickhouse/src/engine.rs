@@ -79,8 +79,7 @@ impl Engine {
 impl Link<'_> {
     /// Runs a statement; `Err` holds ClickHouse's own message (`Code: N. DB::Exception: …`).
     pub fn query(&self, sql: &[u8], format: &str) -> Result<Vec<u8>, String> {
-        type Query =
-            unsafe extern "C" fn(Connection, *const c_char, usize, *const c_char, usize) -> Outcome;
+        type Query = unsafe extern "C" fn(Connection, *const c_char, usize, *const c_char, usize) -> Outcome;
         // SAFETY: the type is that of the C declaration.
         let query = unsafe { self.engine.symbol::<Query>(b"chdb_query_n\0") }.map_err(text)?;
         // SAFETY: the handle is open, both strings are valid for their lengths.
@@ -131,12 +130,13 @@ impl Link<'_> {
         }
         // SAFETY: the types are those of the C declarations; the result is used before it is destroyed, once.
         unsafe {
-            let bytes = self.engine.symbol::<unsafe extern "C" fn(Outcome) -> *const u8>(b"chdb_result_buffer\0");
-            let length = self.engine.symbol::<unsafe extern "C" fn(Outcome) -> usize>(b"chdb_result_length\0");
+            let bytes =
+                self.engine.symbol::<unsafe extern "C" fn(Outcome) -> *const u8>(b"chdb_result_buffer\0");
+            let length =
+                self.engine.symbol::<unsafe extern "C" fn(Outcome) -> usize>(b"chdb_result_length\0");
             let fault =
                 self.engine.symbol::<unsafe extern "C" fn(Outcome) -> *const c_char>(b"chdb_result_error\0");
-            let destroy =
-                self.engine.symbol::<unsafe extern "C" fn(Outcome)>(b"chdb_destroy_query_result\0");
+            let destroy = self.engine.symbol::<unsafe extern "C" fn(Outcome)>(b"chdb_destroy_query_result\0");
             let (bytes, length) = (bytes.map_err(text)?, length.map_err(text)?);
             let (fault, destroy) = (fault.map_err(text)?, destroy.map_err(text)?);
             let taken = match message(fault(outcome)) {
@@ -156,9 +156,8 @@ impl Link<'_> {
 impl Drop for Link<'_> {
     fn drop(&mut self) {
         // SAFETY: the type is that of the C declaration.
-        let close = unsafe {
-            self.engine.symbol::<unsafe extern "C" fn(*mut Connection)>(b"chdb_close_conn\0")
-        };
+        let close =
+            unsafe { self.engine.symbol::<unsafe extern "C" fn(*mut Connection)>(b"chdb_close_conn\0") };
         if let Ok(close) = close {
             // SAFETY: the handle is open and not used after this.
             unsafe { close(self.handle) };

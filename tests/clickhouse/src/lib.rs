@@ -41,7 +41,8 @@ pub fn start_with_password(password: &str) -> io::Result<Server> {
 impl Server {
     fn launch(password: Option<String>) -> io::Result<Server> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("weir-clickhouse-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("weir-clickhouse-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let data = std::env::temp_dir().join(name);
         let mut server = Server { url: String::new(), port: 0, data, password, child: None };
         server.resume()?;
@@ -76,7 +77,10 @@ impl Server {
         let port = line.trim().rsplit(':').next().and_then(|port| port.parse().ok());
         let (Some(Ok(_)), Some(port)) = (said, port) else {
             let _ = child.kill();
-            return Err(io::Error::other(format!("the ClickHouse engine did not start: {:?}", child.wait()?)));
+            return Err(io::Error::other(format!(
+                "the ClickHouse engine did not start: {:?}",
+                child.wait()?
+            )));
         };
         self.port = port;
         self.url = format!("http://127.0.0.1:{port}");

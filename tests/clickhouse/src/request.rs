@@ -34,9 +34,8 @@ fn run(
     parameters: &[(String, String)],
     password: Option<&str>,
 ) -> Result<Vec<u8>, String> {
-    let parameter = |name: &str| {
-        parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
-    };
+    let parameter =
+        |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
     if let Some(password) = password
         && request.field("x-clickhouse-key").or(parameter("password")) != Some(password)
     {
@@ -53,7 +52,8 @@ fn run(
     };
     let link = engine.connect().map_err(|fault| format!("Code: 1000. {fault}"))?;
     settle(&link, request, parameters)?;
-    let format = parameter("default_format").or(request.field("x-clickhouse-format")).unwrap_or("TabSeparated");
+    let format =
+        parameter("default_format").or(request.field("x-clickhouse-format")).unwrap_or("TabSeparated");
     match parameter("query") {
         Some(sql) if is_insert(sql) && !body.is_empty() => {
             let (sql, format) = split_format(sql);
@@ -70,8 +70,17 @@ fn settle(link: &Link<'_>, request: &Request, parameters: &[(String, String)]) -
     for (name, value) in parameters {
         match name.as_str() {
             "database" => database = Some(value),
-            "query" | "user" | "password" | "decompress" | "compress" | "default_format" | "query_id"
-            | "role" | "buffer_size" | "wait_end_of_query" | "enable_http_compression" => {}
+            "query"
+            | "user"
+            | "password"
+            | "decompress"
+            | "compress"
+            | "default_format"
+            | "query_id"
+            | "role"
+            | "buffer_size"
+            | "wait_end_of_query"
+            | "enable_http_compression" => {}
             name if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') => {
                 return Err("Code: 115. DB::Exception: Unknown setting".into());
             }
