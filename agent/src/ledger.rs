@@ -1,1 +1,314 @@
-//! The durable log.
+//! The durable log: a journal that relaying threads write themselves, folded into a store that answers SQL.
+//! It refuses to say "written" before it is: `fast` is in the page cache, `strict` is on the disk.
+//!
+//! ```text
+//! append ──► journal (segments) ──► fold ──► store (SQLite: audit, batch, views) ──► ship (ClickHouse)
+//!                │ strict: sync thread, one fdatasync for all who wait
+//! ```
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::task::{Context, Poll};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::oneshot;
+use weir_core::audit::chain::{self, Head};
+use weir_core::audit::{Durability, Receipt, Record};
+
+use crate::config;
+
+mod fold;
+mod journal;
+mod lock;
+pub mod outbox;
+mod read;
+mod settle;
+pub mod store;
+mod sync;
+mod tail;
+
+pub use read::{Reading, catch_up, watch};
+
+/// The ledger of one agent. Share it behind an `Arc`; dropping it folds what is left and stops its threads.
+#[derive(Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+    _lock: lock::Lock,
+}
+
+/// The answer to an append.
+#[derive(Debug)]
+pub enum Appending {
+    /// As durable as it asked.
+    Done(Receipt),
+    /// The disk is working; the receipt comes from there.
+    Waiting(Pending),
+    /// Not written, and why; the act must be refused.
+    Refused(String),
+}
+
+/// A strict record on its way to the disk: await it, or [`Pending::wait`] on a thread that may block.
+#[derive(Debug)]
+pub struct Pending(oneshot::Receiver<Result<Receipt, String>>);
+
+/// How the ledger stands, for `weir status`.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Status {
+    pub epoch: u64,
+    /// Newest record written, and newest record in the store.
+    pub seq: u64,
+    pub stored_seq: u64,
+    pub journal_bytes: u64,
+    pub store_bytes: u64,
+    pub max_bytes: u64,
+    /// Records refused since the last one that could be written.
+    pub refused: u64,
+    pub fault: Option<String>,
+}
+
+/// The ledger cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    #[error("the ledger {dir} is in use by process {holder}: one agent writes it at a time")]
+    Busy { dir: PathBuf, holder: String },
+    #[error("{path}: {source}")]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {source}")]
+    Store { path: PathBuf, source: rusqlite::Error },
+    #[error("the node name is {0} bytes long; the most is {most}", most = journal::NODE_BYTES)]
+    Node(usize),
+    #[error("the ledger cannot be written: {0}")]
+    Refused(String),
+    #[error("the agent has not stored seq {seq} within {seconds} s; see `weir status`")]
+    Behind { seq: u64, seconds: u64 },
+}
+
+/// What the ledger's threads share.
+#[derive(Debug)]
+struct Shared {
+    dir: PathBuf,
+    max_bytes: u64,
+    tail: Mutex<tail::Tail>,
+    wake_sync: Condvar,
+    folder: OnceLock<Thread>,
+    stop: AtomicBool,
+    /// Newest seq in the store, and the store's bytes.
+    stored: AtomicU64,
+    store_bytes: AtomicU64,
+    fold_fault: Mutex<Option<String>>,
+}
+
+impl Ledger {
+    /// Takes the ledger over: folds what the last agent left, sets torn parts aside, and begins an epoch whose first
+    /// record names the head it continues.
+    ///
+    /// # Errors
+    /// Another agent writes it; the folder or the disk cannot be used.
+    pub fn open(config: &config::Audit, node: &str) -> Result<Ledger, LedgerError> {
+        if node.len() > journal::NODE_BYTES {
+            return Err(LedgerError::Node(node.len()));
+        }
+        let dir = config.dir.clone();
+        let file_fault = |source| LedgerError::File { path: config.dir.clone(), source };
+        make_private(&dir).map_err(file_fault)?;
+        let lock = take_over(&dir)?;
+        let mut store = store::Store::open(&dir)?;
+        let settled = settle::settle(&dir, &mut store, true)?;
+        let epoch = (wall_ns() / 1_000).max(settled.head.epoch.saturating_add(1));
+        let tail = tail::Tail::begin(dir.clone(), node.into(), epoch, settled.head, config.max_bytes)
+            .map_err(file_fault)?;
+        let shared = Arc::new(Shared {
+            dir,
+            max_bytes: config.max_bytes,
+            tail: Mutex::new(tail),
+            wake_sync: Condvar::new(),
+            folder: OnceLock::new(),
+            stop: AtomicBool::new(false),
+            stored: AtomicU64::new(settled.head.seq),
+            store_bytes: AtomicU64::new(store.bytes().unwrap_or(0)),
+            fold_fault: Mutex::new(None),
+        });
+        let mut ledger = Ledger { shared, threads: Vec::new(), _lock: lock };
+        ledger.start(store, config)?;
+        ledger.boot(&settled)?;
+        for path in settled.done {
+            std::fs::remove_file(&path).map_err(|source| LedgerError::File { path, source })?;
+        }
+        Ok(ledger)
+    }
+
+    fn start(&mut self, store: store::Store, config: &config::Audit) -> Result<(), LedgerError> {
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(body)
+                .map_err(|source| LedgerError::File { path: config.dir.clone(), source })
+        };
+        let shared = Arc::clone(&self.shared);
+        self.threads.push(spawn("ledger-sync", Box::new(move || sync::run(&shared)))?);
+        let fold =
+            fold::Fold::new(Arc::clone(&self.shared), store, config.retention, config.clickhouse.is_some());
+        let folding = spawn("ledger-fold", Box::new(move || fold.run()))?;
+        let _ = self.shared.folder.set(folding.thread().clone());
+        self.threads.push(folding);
+        Ok(())
+    }
+
+    /// The first records of the epoch, on the disk before anything else happens.
+    fn boot(&self, settled: &settle::Settled) -> Result<(), LedgerError> {
+        let damage = settled.damage.iter().map(|reason| tail::ledger_row(reason.clone()));
+        for mut record in std::iter::once(chain::boot(wall_ns(), &settled.head)).chain(damage) {
+            record.durability = Durability::Strict;
+            let written = match self.append(&record) {
+                Appending::Done(_) => Ok(()),
+                Appending::Waiting(pending) => pending.wait().map(|_| ()),
+                Appending::Refused(reason) => Err(reason),
+            };
+            written.map_err(LedgerError::Refused)?;
+        }
+        Ok(())
+    }
+
+    /// Appends a record as durably as `record.durability` asks. The calling thread writes: about 2 µs.
+    pub fn append(&self, record: &Record) -> Appending {
+        let raw = match chain::encode(record) {
+            Ok(raw) => raw,
+            Err(fault) => return Appending::Refused(fault.to_string()),
+        };
+        let shared = &*self.shared;
+        let Ok(mut tail) = shared.tail.lock() else {
+            return Appending::Refused("the ledger failed in another thread".into());
+        };
+        let seq = match tail.append(&raw, shared.store_bytes.load(Ordering::Relaxed)) {
+            Ok(seq) => seq,
+            Err(reason) => return Appending::Refused(reason),
+        };
+        let wake_fold = std::mem::take(&mut tail.fold_idle);
+        let appending = match record.durability {
+            Durability::Fast => {
+                drop(tail);
+                Appending::Done(Receipt::issue(seq))
+            }
+            Durability::Strict => {
+                let (answer, pending) = oneshot::channel();
+                tail.waiters.push(tail::Waiter { seq, answer });
+                let wake_sync = std::mem::take(&mut tail.sync_idle);
+                drop(tail);
+                if wake_sync {
+                    shared.wake_sync.notify_one();
+                }
+                Appending::Waiting(Pending(pending))
+            }
+        };
+        if wake_fold {
+            shared.wake_fold();
+        }
+        appending
+    }
+
+    /// The newest record.
+    #[must_use]
+    pub fn head(&self) -> Option<Head> {
+        self.shared.tail.lock().ok().map(|tail| tail.head)
+    }
+
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let shared = &*self.shared;
+        let fold_fault = shared.fold_fault.lock().ok().and_then(|fault| fault.clone());
+        let tail = shared.tail.lock().ok();
+        let tail = tail.as_deref();
+        Status {
+            epoch: tail.map_or(0, |tail| tail.head.epoch),
+            seq: tail.map_or(0, |tail| tail.head.seq),
+            stored_seq: shared.stored.load(Ordering::Acquire),
+            journal_bytes: tail.map_or(0, tail::Tail::journal_bytes),
+            store_bytes: shared.store_bytes.load(Ordering::Relaxed),
+            max_bytes: shared.max_bytes,
+            refused: tail.map_or(0, tail::Tail::refused),
+            fault: tail.and_then(|tail| tail.fault().map(str::to_owned)).or(fold_fault),
+        }
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // Taking the lock first closes the gap between the sync thread's look at `stop` and its sleep.
+        drop(self.shared.tail.lock());
+        self.shared.wake_sync.notify_one();
+        self.shared.wake_fold();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn wake_fold(&self) {
+        if let Some(thread) = self.folder.get() {
+            thread.unpark();
+        }
+    }
+
+    fn fold_fault(&self, fault: Option<String>) {
+        if let Ok(mut known) = self.fold_fault.lock()
+            && *known != fault
+        {
+            if let Some(fault) = &fault {
+                tracing::error!("ledger: {fault}");
+            }
+            *known = fault;
+        }
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Receipt, String>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|answer| answer.unwrap_or_else(|_| Err(CLOSED.into())))
+    }
+}
+
+impl Pending {
+    /// Blocks the thread; not for async code.
+    ///
+    /// # Errors
+    /// The record is not on the disk, and why.
+    pub fn wait(self) -> Result<Receipt, String> {
+        self.0.blocking_recv().unwrap_or_else(|_| Err(CLOSED.into()))
+    }
+}
+
+/// Takes the lock; a reader that folds for itself holds it for moments, so the first refusals do not count.
+fn take_over(dir: &Path) -> Result<lock::Lock, LedgerError> {
+    for _ in 0..20 {
+        match lock::Lock::take(dir) {
+            Err(LedgerError::Busy { .. }) => std::thread::sleep(Duration::from_millis(50)),
+            taken => return taken,
+        }
+    }
+    lock::Lock::take(dir)
+}
+
+fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
+/// Nanoseconds since 1970.
+pub(crate) fn wall_ns() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+const CLOSED: &str = "the ledger was closed";
+
+#[cfg(test)]
+mod tests;

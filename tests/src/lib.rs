@@ -13,3 +13,4 @@ pub use agent::{Agent, Done, Setup};
 pub use lab::Lab;
 pub use postgres::Postgres;
 pub use web::Web;
+pub use weir_clickhouse as clickhouse;

@@ -11,6 +11,7 @@ use crate::destination::Destination;
 use crate::identity::Identity;
 
 pub mod chain;
+pub mod verify;
 
 /// One audit row. Empty fields are left out of the encoded form.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
