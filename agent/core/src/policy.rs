@@ -222,7 +222,7 @@ impl Policy {
 
     #[must_use]
     pub fn scanner(&self) -> &Scanner {
-        static NONE: Scanner = Scanner {};
+        static NONE: Scanner = Scanner::none();
         &NONE
     }
 
