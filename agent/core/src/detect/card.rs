@@ -1,6 +1,7 @@
 //! Payment card numbers: an issuer's range, a length that issuer uses, the check digit (ISO/IEC 7812), a plausible grouping.
 //! It refuses parts of longer numbers (ids, fractions, hex strings) even when their check digit happens to be right.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::edge::{digits_end, ends_word, number_after, number_before, starts_word};
@@ -10,7 +11,17 @@ const LONGEST_CARD: usize = 19;
 /// 19 digits and four separators.
 pub(super) const LONGEST: usize = LONGEST_CARD + 4;
 
-pub(super) fn probe(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
+pub(super) fn probe(text: &[u8], at: usize, hits: &mut Vec<Range<usize>>) -> usize {
+    let run = at..digits_end(text, at);
+    let resume = run.end;
+    let Some(value) = number(text, run) else { return resume };
+    let end = value.end;
+    hits.push(value);
+    end
+}
+
+/// The card that begins with this run of digits.
+fn number(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
     match run.len() {
         SHORTEST_CARD..=LONGEST_CARD => plain(text, run),
         4 | 6 | 8 => grouped(text, run),
@@ -137,7 +148,7 @@ impl Digits {
 
     fn is_card(&self) -> bool {
         let digits = self.digits.get(..self.count).unwrap_or_default();
-        issued(digits) && luhn(digits) && digits.iter().any(|digit| Some(digit) != digits.first())
+        luhn(digits) && issued(digits) && digits.iter().any(|digit| Some(digit) != digits.first())
     }
 }
 

@@ -4,58 +4,63 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::{aws, card, email, iban, jwt, llm, phone, private_key, ssn, vendor};
+use super::{aws, card, edge, email, iban, jwt, llm, phone, private_key, ssn, token, vendor};
+use crate::limits::MATCH_BYTES;
 
 /// One built-in family.
 pub(super) struct Family {
     pub(super) name: &'static str,
-    trigger: Trigger,
+    /// Bytes that stand somewhere in every value, as rare as possible: the search jumps from one to the next.
+    bytes: &'static [u8],
+    /// Lengths of runs of ASCII digits that a value can begin with, for families of numbers.
+    runs: Runs,
+    probe: Probe,
     /// Bytes of the longest value.
     longest: usize,
 }
 
-/// Where a value of the family can be; the search jumps from trigger to trigger.
-enum Trigger {
-    /// At one of these bytes (they stand somewhere in every value, as rare as possible).
-    At(&'static [u8], Probe),
-    /// At a maximal run of ASCII digits.
-    Digits(fn(&[u8], Range<usize>) -> Option<Range<usize>>),
-}
-
-/// Looks around a trigger, adds what is there to the hits, and says where the family wants to be called again.
+/// Looks around a trigger byte, or behind the begin of a run of digits; adds the values that are there to the hits,
+/// and says where the family wants to be called again.
 pub(super) type Probe = fn(text: &[u8], at: usize, hits: &mut Vec<Range<usize>>) -> usize;
 
+/// Bit `n`: runs of `n` digits. Runs of 31 digits and more begin no value of any family.
+type Runs = u32;
+
+const fn runs(lengths: core::ops::RangeInclusive<u32>) -> Runs {
+    (1 << (*lengths.end() + 1)) - (1 << *lengths.start())
+}
+
+const NO_RUNS: Runs = 0;
+const CARD_RUNS: Runs = runs(4..=4) | runs(6..=6) | runs(8..=8) | runs(12..=19);
+const SSN_RUNS: Runs = runs(3..=3) | runs(9..=9);
+const IBAN_RUNS: Runs = runs(2..=30);
+const PHONE_RUNS: Runs = runs(3..=3);
+
+const fn family(
+    name: &'static str,
+    bytes: &'static [u8],
+    runs: Runs,
+    probe: Probe,
+    longest: usize,
+) -> Family {
+    Family { name, bytes, runs, probe, longest }
+}
+
 pub(super) const FAMILIES: &[Family] = &[
-    Family { name: "EMAIL_ADDRESS", trigger: Trigger::At(b"@%", email::probe), longest: email::LONGEST },
-    Family { name: "CREDIT_CARD", trigger: Trigger::Digits(card::probe), longest: card::LONGEST },
-    Family { name: "US_SSN", trigger: Trigger::Digits(ssn::probe), longest: ssn::LONGEST },
-    Family { name: "AWS_ACCESS_KEY", trigger: Trigger::At(b"KSk", aws::probe), longest: aws::LONGEST },
-    Family { name: "JWT", trigger: Trigger::At(b"J", jwt::probe), longest: crate::limits::MATCH_BYTES },
-    Family {
-        name: "PRIVATE_KEY",
-        trigger: Trigger::At(b"B", private_key::probe),
-        longest: crate::limits::MATCH_BYTES,
-    },
-    Family { name: "LLM_API_KEY", trigger: Trigger::At(b"-_z", llm::probe), longest: super::token::LONGEST },
-    Family { name: "IBAN_CODE", trigger: Trigger::Digits(iban::probe), longest: iban::LONGEST },
-    Family { name: "PHONE_NUMBER", trigger: Trigger::Digits(phone::probe), longest: phone::LONGEST },
-    Family {
-        name: "GITHUB_TOKEN",
-        trigger: Trigger::At(b"_", vendor::github),
-        longest: super::token::LONGEST,
-    },
-    Family { name: "SLACK_TOKEN", trigger: Trigger::At(b"-", vendor::slack), longest: super::token::LONGEST },
-    Family { name: "STRIPE_KEY", trigger: Trigger::At(b"_", vendor::stripe), longest: super::token::LONGEST },
-    Family {
-        name: "GITLAB_TOKEN",
-        trigger: Trigger::At(b"-", vendor::gitlab),
-        longest: super::token::LONGEST,
-    },
-    Family {
-        name: "PACKAGE_TOKEN",
-        trigger: Trigger::At(b"-_", vendor::package),
-        longest: super::token::LONGEST,
-    },
+    family("EMAIL_ADDRESS", b"@%", NO_RUNS, email::probe, email::LONGEST),
+    family("CREDIT_CARD", b"", CARD_RUNS, card::probe, card::LONGEST),
+    family("US_SSN", b"", SSN_RUNS, ssn::probe, ssn::LONGEST),
+    family("AWS_ACCESS_KEY", b"KSk", NO_RUNS, aws::probe, aws::LONGEST),
+    family("JWT", b"J", NO_RUNS, jwt::probe, MATCH_BYTES),
+    family("PRIVATE_KEY", b"B", NO_RUNS, private_key::probe, MATCH_BYTES),
+    family("LLM_API_KEY", b"-_z", NO_RUNS, llm::probe, token::LONGEST),
+    family("IBAN_CODE", b"", IBAN_RUNS, iban::probe, iban::LONGEST),
+    family("PHONE_NUMBER", b"+", PHONE_RUNS, phone::probe, phone::LONGEST),
+    family("GITHUB_TOKEN", b"_", NO_RUNS, vendor::github, token::LONGEST),
+    family("SLACK_TOKEN", b"-", NO_RUNS, vendor::slack, token::LONGEST),
+    family("STRIPE_KEY", b"_", NO_RUNS, vendor::stripe, token::LONGEST),
+    family("GITLAB_TOKEN", b"-", NO_RUNS, vendor::gitlab, token::LONGEST),
+    family("PACKAGE_TOKEN", b"-_", NO_RUNS, vendor::package, token::LONGEST),
 ];
 
 /// Families fit in the bits of a word; the highest bit marks digits in the table of triggers.
@@ -99,11 +104,11 @@ impl Families {
     }
 }
 
-/// For each byte: the families that can have a value there.
+/// For each byte, and for each length of a run of digits: the families that can have a value there.
 #[derive(Debug)]
 pub(super) struct Triggers {
-    table: [u32; 256],
-    digit_families: Families,
+    bytes: [u32; 256],
+    runs: [u32; 32],
 }
 
 impl Default for Triggers {
@@ -113,24 +118,19 @@ impl Default for Triggers {
 }
 
 impl Triggers {
-    pub(super) const NONE: Triggers = Triggers { table: [0; 256], digit_families: Families(0) };
+    pub(super) const NONE: Triggers = Triggers { bytes: [0; 256], runs: [0; 32] };
 
     pub(super) fn new(families: Families) -> Triggers {
         let mut triggers = Triggers::NONE;
-        for index in families.iter() {
-            match FAMILIES.get(index).map(|family| &family.trigger) {
-                Some(Trigger::At(bytes, _)) => {
-                    for byte in *bytes {
-                        triggers.table[usize::from(*byte)] |= 1 << index;
-                    }
-                }
-                Some(Trigger::Digits(_)) => {
-                    triggers.digit_families.add(index);
-                    for byte in b'0'..=b'9' {
-                        triggers.table[usize::from(byte)] |= DIGITS;
-                    }
-                }
-                None => {}
+        for (index, family) in FAMILIES.iter().enumerate().filter(|(index, _)| families.has(*index)) {
+            for byte in family.bytes {
+                triggers.bytes[usize::from(*byte)] |= 1 << index;
+            }
+            for (length, wants) in triggers.runs.iter_mut().enumerate() {
+                *wants |= (family.runs >> length & 1) << index;
+            }
+            if family.runs != NO_RUNS {
+                triggers.bytes.iter_mut().skip(usize::from(b'0')).take(10).for_each(|wants| *wants |= DIGITS);
             }
         }
         triggers
@@ -141,74 +141,54 @@ impl Triggers {
         if wanted.is_empty() {
             return;
         }
-        let numbers = Families(wanted.0 & self.digit_families.0);
-        let mask = wanted.0 | if numbers.is_empty() { 0 } else { DIGITS };
-        let mut resume = [0_usize; 32];
-        let mut hits = Vec::new();
+        let mask = wanted.0 | DIGITS;
+        let mut search = Search { text, resume: [0; 32], hits: Vec::new(), hit };
         let mut at = 0;
-        while let Some(found) = self.next(text, at, mask) {
-            at = found;
-            let here = self.table[usize::from(text[at])] & mask;
+        while let Some((ahead, here)) = self.next(text.get(at..).unwrap_or_default(), mask) {
+            at += ahead;
             if here == DIGITS {
-                let run = at..super::edge::digits_end(text, at);
-                at = run.end;
-                number(text, run, numbers, &mut resume, hit);
+                let end = edge::digits_end(text, at);
+                let families = self.runs.get(end - at).copied().unwrap_or_default() & wanted.0;
+                search.offer(at, families);
+                at = end;
+            } else {
+                search.offer(at, here);
+                at += 1;
+            }
+        }
+    }
+
+    fn next(&self, rest: &[u8], mask: u32) -> Option<(usize, u32)> {
+        let wants = |byte: &u8| self.bytes[usize::from(*byte)] & mask;
+        rest.iter().map(wants).enumerate().find(|(_, here)| *here != 0)
+    }
+}
+
+/// One pass over one text.
+struct Search<'a> {
+    text: &'a [u8],
+    /// By family: where it wants to be called again.
+    resume: [usize; 32],
+    hits: Vec<Range<usize>>,
+    hit: &'a mut dyn FnMut(usize, usize, usize),
+}
+
+impl Search<'_> {
+    /// Offers a trigger to its families.
+    fn offer(&mut self, at: usize, mut families: u32) {
+        while families != 0 {
+            let index = families.trailing_zeros() as usize;
+            families &= families - 1;
+            let (Some(family), Some(resume)) = (FAMILIES.get(index), self.resume.get_mut(index)) else {
+                continue;
+            };
+            if *resume > at {
                 continue;
             }
-            called(text, at, Families(here), &mut resume, &mut hits, hit);
-            at += 1;
-        }
-    }
-
-    fn next(&self, text: &[u8], from: usize, mask: u32) -> Option<usize> {
-        let rest = text.get(from..)?;
-        rest.iter().position(|byte| self.table[usize::from(*byte)] & mask != 0).map(|ahead| from + ahead)
-    }
-}
-
-/// Offers a run of digits to the families that read numbers.
-fn number(
-    text: &[u8],
-    run: Range<usize>,
-    families: Families,
-    resume: &mut [usize; 32],
-    hit: &mut dyn FnMut(usize, usize, usize),
-) {
-    let mut rest = families.0;
-    while rest != 0 {
-        let index = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        if resume[index] > run.start {
-            continue;
-        }
-        let Some(Family { trigger: Trigger::Digits(probe), .. }) = FAMILIES.get(index) else { continue };
-        if let Some(value) = probe(text, run.clone()) {
-            resume[index] = value.end;
-            hit(index, value.start, value.end);
-        }
-    }
-}
-
-/// Offers a trigger byte to its families.
-fn called(
-    text: &[u8],
-    at: usize,
-    families: Families,
-    resume: &mut [usize; 32],
-    hits: &mut Vec<Range<usize>>,
-    hit: &mut dyn FnMut(usize, usize, usize),
-) {
-    let mut rest = families.0;
-    while rest != 0 {
-        let index = rest.trailing_zeros() as usize;
-        rest &= rest - 1;
-        if resume[index] > at {
-            continue;
-        }
-        let Some(Family { trigger: Trigger::At(_, probe), .. }) = FAMILIES.get(index) else { continue };
-        resume[index] = probe(text, at, hits);
-        for value in hits.drain(..) {
-            hit(index, value.start, value.end);
+            *resume = (family.probe)(self.text, at, &mut self.hits);
+            for value in self.hits.drain(..) {
+                (self.hit)(index, value.start, value.end);
+            }
         }
     }
 }

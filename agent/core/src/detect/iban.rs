@@ -1,15 +1,25 @@
 //! International bank account numbers (ISO 13616): country, its length, remainder 97; in one piece or in groups of four.
 //! It refuses country codes without a registered length.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
-use super::edge::{ends_word, starts_word};
+use super::edge::{digits_end, ends_word, starts_word};
 
 /// 34 characters and eight blanks.
 pub(super) const LONGEST: usize = 42;
 
-/// `run` are the digits after a country code.
-pub(super) fn probe(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
+pub(super) fn probe(text: &[u8], at: usize, hits: &mut Vec<Range<usize>>) -> usize {
+    let run = at..digits_end(text, at);
+    let resume = run.end;
+    let Some(value) = number(text, run) else { return resume };
+    let end = value.end;
+    hits.push(value);
+    end
+}
+
+/// The account that has these digits after its country code.
+fn number(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
     let start = run.start.checked_sub(2)?;
     let [first, second] = text.get(start..run.start)? else { return None };
     if run.len() < 2

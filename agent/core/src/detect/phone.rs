@@ -1,6 +1,7 @@
 //! Telephone numbers that say so: international with `+` (E.164), or North American `(NXX) NXX-XXXX`, `NXX-NXX-XXXX`.
 //! It refuses bare digit strings: nothing tells them from order numbers.
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::edge::{digits_end, ends_word, number_after, number_before, starts_word};
@@ -10,17 +11,21 @@ pub(super) const LONGEST: usize = 40;
 /// E.164 allows 15 digits; fewer than 9 are rather dates and counters.
 const INTERNATIONAL: core::ops::RangeInclusive<usize> = 9..=15;
 
-pub(super) fn probe(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
-    match text.get(..run.start) {
-        Some([.., b'+']) => international(text, run),
-        Some(_) | None if run.len() == 3 => american(text, run),
-        Some(_) | None => None,
-    }
+/// `at` is a `+`, or the begin of three digits.
+pub(super) fn probe(text: &[u8], at: usize, hits: &mut Vec<Range<usize>>) -> usize {
+    let value = match text.get(at) {
+        Some(b'+') => international(text, at),
+        Some(_) | None => american(text, at..digits_end(text, at)),
+    };
+    let Some(value) = value else { return at + 1 };
+    let end = value.end;
+    hits.push(value);
+    end
 }
 
-fn international(text: &[u8], first: Range<usize>) -> Option<Range<usize>> {
-    let start = first.start.checked_sub(1)?;
-    if !starts_word(text, start) || text.get(first.start) == Some(&b'0') {
+fn international(text: &[u8], start: usize) -> Option<Range<usize>> {
+    let first = start + 1..digits_end(text, start + 1);
+    if first.is_empty() || !starts_word(text, start) || text.get(first.start) == Some(&b'0') {
         return None;
     }
     let (mut end, mut digits) = (first.end, first.len());

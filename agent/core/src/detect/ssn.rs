@@ -1,6 +1,7 @@
 //! US social security numbers: `AAA-GG-SSSS` with one separator throughout, or nine digits that the text calls an SSN.
 //! It refuses numbers that were never issued (SSA: area 000, 666, 900–999; group 00; serial 0000; the printed specimens).
 
+use alloc::vec::Vec;
 use core::ops::Range;
 
 use super::edge::{digits_end, ends_word, number_after, number_before, starts_word, word_before};
@@ -9,7 +10,17 @@ pub(super) const LONGEST: usize = 11;
 /// Bytes before nine plain digits in which the text must name them.
 const CONTEXT: usize = 48;
 
-pub(super) fn probe(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
+pub(super) fn probe(text: &[u8], at: usize, hits: &mut Vec<Range<usize>>) -> usize {
+    let run = at..digits_end(text, at);
+    let resume = run.end;
+    let Some(value) = number(text, run) else { return resume };
+    let end = value.end;
+    hits.push(value);
+    end
+}
+
+/// The number that begins with this run of digits.
+fn number(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
     let value = match run.len() {
         9 => plain(text, run),
         3 => separated(text, run),
@@ -22,7 +33,7 @@ fn plain(text: &[u8], run: Range<usize>) -> Option<Range<usize>> {
     if number_before(text, run.start, b'.') || number_after(text, run.end, b'.') || !named(text, run.start) {
         return None;
     }
-    issued(number(text, run.clone())?).then_some(run)
+    issued(decimal(text, run.clone())?).then_some(run)
 }
 
 fn separated(text: &[u8], area: Range<usize>) -> Option<Range<usize>> {
@@ -44,7 +55,7 @@ fn separated(text: &[u8], area: Range<usize>) -> Option<Range<usize>> {
     if chained && !(separator == b' ' && named(text, value.start)) {
         return None;
     }
-    let number = number(text, area)? * 1_000_000 + number(text, group)? * 10_000 + number(text, serial)?;
+    let number = decimal(text, area)? * 1_000_000 + decimal(text, group)? * 10_000 + decimal(text, serial)?;
     issued(number).then_some(value)
 }
 
@@ -59,7 +70,7 @@ fn issued(number: u32) -> bool {
     area != 0 && area != 666 && area < 900 && group != 0 && serial != 0 && !printed && !repeated
 }
 
-fn number(text: &[u8], digits: Range<usize>) -> Option<u32> {
+fn decimal(text: &[u8], digits: Range<usize>) -> Option<u32> {
     let digits = text.get(digits)?;
     Some(
         digits
