@@ -213,7 +213,13 @@ impl Policy {
         core::iter::empty()
     }
 
-    /// JSON paths that belong to a class, for bodies.
+    /// The classes whose JSON paths match these keys, from the root of a document to a value; arrays add no key.
+    pub fn json_classes(&self, keys: &[&str]) -> impl Iterator<Item = ClassId> + '_ {
+        let _ = keys;
+        core::iter::empty()
+    }
+
+    /// The name of a class as `classes.yaml` writes it; empty beyond the last class.
     #[must_use]
     pub fn class_name(&self, class: ClassId) -> &str {
         let _ = class;

@@ -141,6 +141,9 @@ pub struct Outbox {
     pub pause_server: bool,
     /// Wake with [`Input::Tick`] at this monotonic time.
     pub wake_at: Option<u64>,
+    /// Opaque passage: this side's input has ended and its queue is complete; send FIN there, go on in the other direction.
+    pub finish_server: bool,
+    pub finish_workload: bool,
     pub close: Option<Close>,
 }
 
