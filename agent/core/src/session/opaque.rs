@@ -56,6 +56,16 @@ impl Conversation {
     }
 
     pub fn handle(&mut self, now: Now, input: Input<'_>, host: &mut dyn Host, out: &mut Outbox) -> usize {
+        if let State::Fresh(_) = self.state {
+            let policy = host.policy();
+            let record = self.log.record();
+            record.policy_commit = String::from(policy.commit());
+            record.policy_sha = String::from(policy.sha());
+        }
+        self.advance(now, input, host, out)
+    }
+
+    fn advance(&mut self, now: Now, input: Input<'_>, host: &mut dyn Host, out: &mut Outbox) -> usize {
         self.begin(now, host, out);
         let taken = match input {
             Input::Workload(bytes) => self.relay(bytes, out, true),
@@ -102,15 +112,12 @@ impl Conversation {
                 would.decision
             }
         };
-        let policy = host.policy();
         let record = self.log.record();
         record.ts = now.wall_ns;
         record.kind = Kind::Verdict;
         record.decision = self.decision;
         record.reason = reason;
         record.durability = judgement.durability;
-        record.policy_commit = String::from(policy.commit());
-        record.policy_sha = String::from(policy.sha());
         match (host.append(record), permit) {
             (Appended::Done(receipt), Some(permit)) => self.state = State::Open(Act::open(permit, receipt)),
             (Appended::Waiting, Some(permit)) => self.state = State::Waiting(permit),
@@ -128,18 +135,18 @@ impl Conversation {
 
     /// Passes bytes on while the other side takes them.
     fn relay(&mut self, bytes: &[u8], out: &mut Outbox, up: bool) -> usize {
-        match &self.state {
-            State::Open(_) => {}
+        let act = match &self.state {
+            State::Open(act) => act,
             State::Ended => return bytes.len(),
             State::Fresh(_) | State::Waiting(_) => return 0,
-        }
+        };
         let queued = if up { out.to_server.as_slice().len() } else { out.to_workload.as_slice().len() };
         if queued >= QUEUE_BYTES {
             return 0;
         }
         if up {
             self.up += bytes.len() as u64;
-            out.to_server.opaque(bytes);
+            out.to_server.opaque(act, bytes);
         } else {
             self.down += bytes.len() as u64;
             out.to_workload.relay(bytes);
