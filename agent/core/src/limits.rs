@@ -21,6 +21,8 @@ pub const HTTP_FIELDS: usize = 200;
 pub const HTTP_CHUNK_LINE_BYTES: usize = 256;
 /// A body that a rule must see whole is held up to this size; beyond it the request is refused with 413.
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;
+/// The rest of a refused request's body is read and dropped up to this size, so that the connection stays usable.
+pub const HTTP_DRAIN_BYTES: usize = 1024 * 1024;
 /// Requests of one connection that may wait for their answers (pipelining).
 pub const HTTP_PIPELINE: usize = 64;
 

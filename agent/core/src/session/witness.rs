@@ -78,7 +78,7 @@ impl Cleared {
     }
 
     /// Bytes weir does not understand, on a connection that a rule lets through (`opaque: allow`).
-    pub(super) fn opaque(&mut self, bytes: &[u8]) {
+    pub(super) fn opaque(&mut self, _act: &Act, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
         self.queue.push(bytes);
     }
