@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use crate::action::{Action, Column, Context};
 use crate::approval::{Answer, Question};
 use crate::audit::Durability;
-use crate::detect::{ClassId, Scanner};
+use crate::detect::{ClassId, ClassSet, Scanner};
 use crate::mask::Mask;
 use crate::sql::Catalog;
 
@@ -218,6 +218,13 @@ impl Policy {
     pub fn class_name(&self, class: ClassId) -> &str {
         let _ = class;
         ""
+    }
+
+    /// Every class the bundle declares, for texts that are kept (audit rows).
+    #[must_use]
+    pub fn classes(&self) -> &ClassSet {
+        static NONE: ClassSet = ClassSet(Vec::new());
+        &NONE
     }
 
     #[must_use]
