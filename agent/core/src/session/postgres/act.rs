@@ -103,7 +103,10 @@ impl Conversation {
         }
         if self.settings.encoding == super::settings::Encoding::Overlapping {
             let rule = plan.response.first()?.rule.clone();
-            return Some(Obstacle { rule, message: "values cannot be masked in this client_encoding; use UTF8".into() });
+            return Some(Obstacle {
+                rule,
+                message: "values cannot be masked in this client_encoding; use UTF8".into(),
+            });
         }
         self.with_view(turn, plan, known.catalog.is_some(), |view| {
             known.statements.iter().find_map(|statement| view.obstacle(statement))
@@ -132,7 +135,13 @@ impl Conversation {
     }
 
     /// Records the verdict; carries it out when the row is written.
-    pub(super) fn witness(&mut self, turn: &mut Turn<'_>, mut decided: Decided, front: &Front<'_>, message: &[u8]) -> Step {
+    pub(super) fn witness(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut decided: Decided,
+        front: &Front<'_>,
+        message: &[u8],
+    ) -> Step {
         let reason = match &decided.ruling.verdict {
             Ruled::Deny(pill) => pill.message(),
             Ruled::Ask(_) if decided.prepares => "prepared only; asked for when it runs",
@@ -170,7 +179,11 @@ impl Conversation {
     }
 
     /// The row that was on its way to the disk.
-    pub(super) fn receipt_came(&mut self, turn: &mut Turn<'_>, result: Result<Receipt, alloc::string::String>) {
+    pub(super) fn receipt_came(
+        &mut self,
+        turn: &mut Turn<'_>,
+        result: Result<Receipt, alloc::string::String>,
+    ) {
         match core::mem::replace(&mut self.head, Head::Fresh) {
             Head::Recording(mut decided) => {
                 match result {
@@ -188,7 +201,13 @@ impl Conversation {
     }
 
     /// Sends the message on, or its pill.
-    pub(super) fn carry_out(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, message: &[u8], decided: Decided) {
+    pub(super) fn carry_out(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        message: &[u8],
+        decided: Decided,
+    ) {
         let Decided { number, ruling, receipt, statements, namings, rows, masks, prepares, .. } = decided;
         let Ruling { verdict, target, rule, plan, durability: _, would: _ } = ruling;
         let permit = match verdict {
@@ -266,7 +285,14 @@ impl Conversation {
     }
 
     /// Replaces a message by one that the server will reject, and remembers what the client is to be told.
-    pub(super) fn poison(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, rule: &str, number: u64, pill: Pill) {
+    pub(super) fn poison(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        rule: &str,
+        number: u64,
+        pill: Pill,
+    ) {
         let request = self.scribe.request(number);
         let pill = Some(pill.signed(rule, &request));
         let out = &mut self.scratch.out;
@@ -279,7 +305,12 @@ impl Conversation {
             }
             Front::Parse { name, .. } => {
                 deny::parse(out, name.is_empty(), rule, &request);
-                Expect::Parse { name: name.to_vec(), before: self.names.put_statement(name, None), deed: None, pill }
+                Expect::Parse {
+                    name: name.to_vec(),
+                    before: self.names.put_statement(name, None),
+                    deed: None,
+                    pill,
+                }
             }
             Front::Bind(bind) => {
                 deny::bind(out, rule, &request);
@@ -355,7 +386,9 @@ fn request_obstacle(
     turn.rules.find(message, &wanted, &mut found);
     let copies = statements.iter().any(|statement| statement.effects.has(Effect::CopyIn));
     let message = match found.first() {
-        Some(finding) => format!("the statement holds a value of class {}", turn.rules.class_name(finding.class)),
+        Some(finding) => {
+            format!("the statement holds a value of class {}", turn.rules.class_name(finding.class))
+        }
         None if copies => "COPY data cannot be masked".into(),
         None => return None,
     };

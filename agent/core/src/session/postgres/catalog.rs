@@ -130,7 +130,8 @@ impl Draft {
     fn take(&mut self, body: &[u8]) -> Option<()> {
         self.digest.update(body);
         let mut cells = row::cells(body).ok()?;
-        let mut next = || -> Option<&str> { core::str::from_utf8(cells.cell().ok()??.unwrap_or_default()).ok() };
+        let mut next =
+            || -> Option<&str> { core::str::from_utf8(cells.cell().ok()??.unwrap_or_default()).ok() };
         let (kind, a, b, c, d, e) = (next()?, next()?, next()?, next()?, next()?, next()?);
         let catalog = &mut self.catalog;
         match kind {

@@ -100,7 +100,8 @@ fn error(out: &mut Vec<u8>, severity: &str, notice: &Notice) {
 
 /// Text that is no SQL, readable in the server's log.
 fn text(rule: &str, request: &str) -> String {
-    let clean: String = rule.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
+    let clean: String =
+        rule.chars().filter(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(*letter)).collect();
     format!("@denied by policy {clean}, request {request}@")
 }
 

@@ -126,7 +126,11 @@ impl View<'_> {
 
     /// The relation holds a masked column, or cannot be told apart from one that does.
     fn holds(&self, relation: &Relation) -> bool {
-        if relation.oid == 0 { self.masks_something() } else { self.masks_any(self.protected.relations.get(&relation.oid)) }
+        if relation.oid == 0 {
+            self.masks_something()
+        } else {
+            self.masks_any(self.protected.relations.get(&relation.oid))
+        }
     }
 
     /// Statement `statement` touches a relation with a masked column, as far as names were resolved.
@@ -139,7 +143,8 @@ impl View<'_> {
 
     /// Anything may be in a value of unknown origin.
     fn hides(&self, statement: &Statement) -> bool {
-        self.touches(statement) || (statement.opaque && self.guarded && (self.catalog.is_none() || self.masks_something()))
+        self.touches(statement)
+            || (statement.opaque && self.guarded && (self.catalog.is_none() || self.masks_something()))
     }
 
     /// What can be told before the statement runs, without its column types.
@@ -156,17 +161,21 @@ impl View<'_> {
         match &statement.outputs {
             Some(outputs) => {
                 if !outputs.is_empty() && self.catalog.is_none() && self.touches(statement) {
-                    return Some(self.refusal("the database's catalog is not known, so its columns cannot be masked"));
+                    return Some(
+                        self.refusal("the database's catalog is not known, so its columns cannot be masked"),
+                    );
                 }
                 outputs.iter().find_map(|output| self.output_obstacle(statement, output))
             }
             None => {
-                let reads = statement.effects.within(Effects::of(&[Effect::Read, Effect::Lock, Effect::Call]))
-                    && statement.effects.has(Effect::Read);
+                let reads =
+                    statement.effects.within(Effects::of(&[Effect::Read, Effect::Lock, Effect::Call]))
+                        && statement.effects.has(Effect::Read);
                 let returns = reads || statement.text.to_ascii_lowercase().contains("returning");
                 let resolved = statement.relations.iter().all(|relation| relation.oid != 0);
-                (returns && resolved && self.hides(statement))
-                    .then(|| self.refusal("where its columns come from cannot be told, and it touches masked ones"))
+                (returns && resolved && self.hides(statement)).then(|| {
+                    self.refusal("where its columns come from cannot be told, and it touches masked ones")
+                })
             }
         }
     }
@@ -174,11 +183,16 @@ impl View<'_> {
     fn output_obstacle(&self, statement: &Statement, output: &Output) -> Option<Obstacle> {
         let hidden = match output.kind {
             OutputKind::Direct | OutputKind::Neutral => false,
-            OutputKind::Derived => output.sources.iter().any(|source| self.taint(*source, 0).is_tainted(self)),
+            OutputKind::Derived => {
+                output.sources.iter().any(|source| self.taint(*source, 0).is_tainted(self))
+            }
             OutputKind::Opaque => self.hides(statement),
         };
         hidden.then(|| {
-            self.refusal(&format!("column {:?} is computed from masked columns; select them as they are", output.name))
+            self.refusal(&format!(
+                "column {:?} is computed from masked columns; select them as they are",
+                output.name
+            ))
         })
     }
 
@@ -188,14 +202,16 @@ impl View<'_> {
             return Some(self.refusal("COPY in binary format cannot be masked"));
         }
         let clean = match (&statement.outputs, self.catalog) {
-            (Some(outputs), Some(_)) if !outputs.is_empty() => outputs.iter().all(|output| match output.kind {
-                OutputKind::Neutral => true,
-                OutputKind::Direct | OutputKind::Derived => {
-                    output.sources.iter().all(|source| !self.taint(*source, 0).is_tainted(self))
-                        && !self.rules.classes_named(&output.name).iter().any(|class| self.masks(*class))
-                }
-                OutputKind::Opaque => !self.hides(statement),
-            }),
+            (Some(outputs), Some(_)) if !outputs.is_empty() => {
+                outputs.iter().all(|output| match output.kind {
+                    OutputKind::Neutral => true,
+                    OutputKind::Direct | OutputKind::Derived => {
+                        output.sources.iter().all(|source| !self.taint(*source, 0).is_tainted(self))
+                            && !self.rules.classes_named(&output.name).iter().any(|class| self.masks(*class))
+                    }
+                    OutputKind::Opaque => !self.hides(statement),
+                })
+            }
             _ => !self.hides(statement),
         };
         (!clean).then(|| self.refusal("COPY of masked columns is refused; select them instead"))
@@ -211,8 +227,9 @@ impl View<'_> {
         if self.plan.response.is_empty() {
             return Ok(Rows::Plain);
         }
-        let outputs =
-            statement.and_then(|each| each.outputs.as_deref()).filter(|outputs| outputs.len() == columns.len());
+        let outputs = statement
+            .and_then(|each| each.outputs.as_deref())
+            .filter(|outputs| outputs.len() == columns.len());
         let mut cells = Vec::with_capacity(columns.len());
         for (index, column) in columns.iter().enumerate() {
             let output = outputs.and_then(|outputs| outputs.get(index));
@@ -236,7 +253,12 @@ impl View<'_> {
             cells.push(Cell { name, rule: rule.map(|(index, _)| index), shape, binary });
         }
         let wanted = ClassSet(self.plan.response.iter().map(|rule| rule.class).collect());
-        Ok(Rows::Masked(Arc::new(Layout { rules: self.rules.clone(), plan: self.plan.clone(), wanted, cells })))
+        Ok(Rows::Masked(Arc::new(Layout {
+            rules: self.rules.clone(),
+            plan: self.plan.clone(),
+            wanted,
+            cells,
+        })))
     }
 
     fn column(
@@ -310,7 +332,8 @@ impl View<'_> {
                     }
                 }
                 OutputKind::Derived => {
-                    taint.hidden |= output.sources.iter().any(|source| self.taint(*source, depth + 1).is_tainted(self));
+                    taint.hidden |=
+                        output.sources.iter().any(|source| self.taint(*source, depth + 1).is_tainted(self));
                 }
                 OutputKind::Opaque => taint.hidden |= self.masks_something(),
             },

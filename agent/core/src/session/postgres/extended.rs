@@ -18,7 +18,14 @@ use crate::policy::MaskPlan;
 use crate::wire::postgres::frontend::{self, Bind, Front, Target};
 
 impl Conversation {
-    pub(super) fn parse(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, name: &[u8], text: &[u8], message: &[u8]) -> Step {
+    pub(super) fn parse(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        name: &[u8],
+        text: &[u8],
+        message: &[u8],
+    ) -> Step {
         let source = self.source(text);
         let Some(known) = self.analyse(turn, &source) else { return Step::Wait };
         if self.names.is_full() && self.names.statement(name).is_none() {
@@ -29,7 +36,14 @@ impl Conversation {
     }
 
     /// A Parse was sent on.
-    pub(super) fn parsed(&mut self, turn: &mut Turn<'_>, name: &[u8], text: &[u8], deed: Option<u64>, masks: bool) {
+    pub(super) fn parsed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: &[u8],
+        text: &[u8],
+        deed: Option<u64>,
+        masks: bool,
+    ) {
         let serial = self.names.serial();
         let described = if masks { Described::Asked } else { Described::No };
         let prepared = Prepared { serial, source: self.source(text), fresh: deed, described };
@@ -49,7 +63,13 @@ impl Conversation {
         self.ledger.push(Expect::Describe { name: name.to_vec(), serial, own: true, pill: None });
     }
 
-    pub(super) fn bind(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, bind: &Bind<'_>, message: &[u8]) -> Step {
+    pub(super) fn bind(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        bind: &Bind<'_>,
+        message: &[u8],
+    ) -> Step {
         let Some(prepared) = self.names.statement(bind.statement).cloned() else {
             let pill = absent(Target::Statement, bind.statement);
             return self.refuse(turn, front, pill);
@@ -130,7 +150,14 @@ impl Conversation {
     }
 
     /// The first Bind after its Parse belongs to the same act.
-    fn go_on(&mut self, turn: &mut Turn<'_>, bind: &Bind<'_>, number: u64, message: &[u8], rows: Rows) -> Step {
+    fn go_on(
+        &mut self,
+        turn: &mut Turn<'_>,
+        bind: &Bind<'_>,
+        number: u64,
+        message: &[u8],
+        rows: Rows,
+    ) -> Step {
         if let Some(prepared) = self.names.statement_mut(bind.statement) {
             prepared.fresh = None;
         }
@@ -155,18 +182,23 @@ impl Conversation {
 
     /// A Bind was sent on.
     pub(super) fn bound(&mut self, bind: &Bind<'_>, deed: Option<u64>, rows: Rows) {
-        let serial = self.names.serial();
         let prepared = self.names.statement(bind.statement);
         let source = prepared.map_or_else(|| self.source(b""), |prepared| prepared.source.clone());
         let open = deed.and_then(|number| self.deeds.get(&number));
         let statements = open.map(|deed| deed.statements.clone()).unwrap_or_default();
-        let portal = Portal { serial, deed, source, statements, rows, hold: false };
+        let portal = Portal { deed, source, statements, rows, hold: false };
         let before = self.names.put_portal(bind.portal, Some(portal));
         self.unsynced = true;
         self.ledger.push(Expect::Bind { name: bind.portal.to_vec(), before, deed, pill: None });
     }
 
-    pub(super) fn execute(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, name: &[u8], message: &[u8]) -> Step {
+    pub(super) fn execute(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        name: &[u8],
+        message: &[u8],
+    ) -> Step {
         let Some(portal) = self.names.portal(name).cloned() else {
             return self.refuse(turn, front, absent(Target::Portal, name));
         };
@@ -202,7 +234,14 @@ impl Conversation {
         self.finish(turn, decided, front, message)
     }
 
-    pub(super) fn describe(&mut self, turn: &mut Turn<'_>, front: &Front<'_>, what: Target, name: &[u8], message: &[u8]) -> Step {
+    pub(super) fn describe(
+        &mut self,
+        turn: &mut Turn<'_>,
+        front: &Front<'_>,
+        what: Target,
+        name: &[u8],
+        message: &[u8],
+    ) -> Step {
         let serial = match what {
             Target::Statement => self.names.statement(name).map(|prepared| prepared.serial),
             Target::Portal => self.names.portal(name).map(|_| 0),
@@ -217,7 +256,13 @@ impl Conversation {
         Step::Done
     }
 
-    pub(super) fn close_name(&mut self, turn: &mut Turn<'_>, what: Target, name: &[u8], message: &[u8]) -> Step {
+    pub(super) fn close_name(
+        &mut self,
+        turn: &mut Turn<'_>,
+        what: Target,
+        name: &[u8],
+        message: &[u8],
+    ) -> Step {
         let (statement, portal) = match what {
             Target::Statement => (self.names.put_statement(name, None), None),
             Target::Portal => (None, self.names.put_portal(name, None)),
@@ -242,7 +287,9 @@ pub const RESERVED_NAME: &str = "names that begin with a control character are r
 fn absent(what: Target, name: &[u8]) -> Pill {
     let name = String::from_utf8_lossy(name);
     match what {
-        Target::Statement => Pill::new(deny::NO_STATEMENT, &format!("prepared statement \"{name}\" does not exist")),
+        Target::Statement => {
+            Pill::new(deny::NO_STATEMENT, &format!("prepared statement \"{name}\" does not exist"))
+        }
         Target::Portal => Pill::new(deny::NO_PORTAL, &format!("portal \"{name}\" does not exist")),
     }
 }

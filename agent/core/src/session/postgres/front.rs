@@ -2,20 +2,16 @@
 //! It refuses to read on while a message waits, and names that only weir may use.
 
 use alloc::format;
-use alloc::string::{String, ToString};
-use alloc::sync::Arc;
+use alloc::string::ToString;
 
 use super::act::{Decided, Head};
 use super::deny::{self, Pill};
-use super::describe::Obstacle;
-use super::ledger::{Expect, Results, Rows};
-use super::names::{Described, Portal, Prepared};
+use super::ledger::{Expect, Results};
 use super::statement::{Known, unknown};
 use super::{Close, Conversation, Rest, Turn, hold};
 use crate::action::{Effect, Effects, Function, Statement};
 use crate::limits::PG_JUDGED_BYTES;
-use crate::policy::MaskPlan;
-use crate::wire::postgres::frontend::{self, Bind, Front, Target};
+use crate::wire::postgres::frontend::{self, Front};
 use crate::wire::postgres::{Header, Violation, header};
 
 /// What became of a message.
@@ -151,7 +147,14 @@ impl Conversation {
     }
 
     /// Rules on what the message does, records it, and carries it out.
-    pub(super) fn decided(&mut self, turn: &mut Turn<'_>, known: Known, front: &Front<'_>, message: &[u8], name: &[u8]) -> Step {
+    pub(super) fn decided(
+        &mut self,
+        turn: &mut Turn<'_>,
+        known: Known,
+        front: &Front<'_>,
+        message: &[u8],
+        name: &[u8],
+    ) -> Step {
         let Some(mut decided) = self.rule(turn, known, message) else {
             // Nothing but comments and white space: the server is sent the same nothing, without the comments.
             return self.nothing(turn, front);
@@ -162,7 +165,13 @@ impl Conversation {
         self.finish(turn, decided, front, message)
     }
 
-    pub(super) fn finish(&mut self, turn: &mut Turn<'_>, mut decided: Decided, front: &Front<'_>, message: &[u8]) -> Step {
+    pub(super) fn finish(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut decided: Decided,
+        front: &Front<'_>,
+        message: &[u8],
+    ) -> Step {
         decided.prepares = matches!(front, Front::Parse { .. });
         if decided.asks() {
             decided.digest = self.digest(front, message);
@@ -216,7 +225,9 @@ impl Conversation {
             }
             Front::CopyDone | Front::CopyFail => {
                 let number = self.copy_deed();
-                if let Some(act) = number.and_then(|number| self.deeds.get(&number)).and_then(|deed| deed.act.as_ref()) {
+                if let Some(act) =
+                    number.and_then(|number| self.deeds.get(&number)).and_then(|deed| deed.act.as_ref())
+                {
                     turn.out.to_server.clear(act, message);
                     self.copying = false;
                     self.ledger.push(Expect::CopyEnd);
@@ -300,7 +311,8 @@ impl Conversation {
             b'F' => Front::FunctionCall { function: 0 },
             _ => Front::Query { text: b"" },
         };
-        let pill = Pill::new(deny::LIMIT, &format!("statements longer than {PG_JUDGED_BYTES} bytes are refused"));
+        let pill =
+            Pill::new(deny::LIMIT, &format!("statements longer than {PG_JUDGED_BYTES} bytes are refused"));
         self.refuse(turn, &front, pill);
     }
 

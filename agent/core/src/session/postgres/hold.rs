@@ -114,7 +114,14 @@ impl Conversation {
     }
 
     /// Records the answer; its receipt, not the one of the question, opens the act.
-    fn conclude(&mut self, turn: &mut Turn<'_>, decision: Decision, verdict: Ruled, approver: &str, reason: &str) {
+    fn conclude(
+        &mut self,
+        turn: &mut Turn<'_>,
+        decision: Decision,
+        verdict: Ruled,
+        approver: &str,
+        reason: &str,
+    ) {
         let Head::Held(held) = core::mem::replace(&mut self.head, Head::Fresh) else { return };
         let Held { mut decided, question, .. } = *held;
         decided.ruling.verdict = verdict;

@@ -122,8 +122,7 @@ impl Ruling {
 
 /// Judges every statement; `None` when there is none (an empty query does nothing).
 pub fn judge(rules: &dyn Rules, context: &Context<'_>, statements: &[Statement]) -> Option<Ruling> {
-    let mut judged =
-        statements.iter().map(|statement| ruling(rules.judge(context, &Action::Sql(statement))));
+    let mut judged = statements.iter().map(|statement| ruling(rules.judge(context, &Action::Sql(statement))));
     let first = judged.next()?;
     Some(judged.fold(first, stricter))
 }
@@ -144,7 +143,8 @@ fn stricter(one: Ruling, other: Ruling) -> Ruling {
         (Durability::Fast, Durability::Fast) => Durability::Fast,
         (Durability::Strict, _) | (_, Durability::Strict) => Durability::Strict,
     };
-    let (mut kept, dropped) = if rank(&other.verdict) > rank(&one.verdict) { (other, one) } else { (one, other) };
+    let (mut kept, dropped) =
+        if rank(&other.verdict) > rank(&one.verdict) { (other, one) } else { (one, other) };
     if let (Ruled::Ask(first), Ruled::Ask(second)) = (&kept.verdict, &dropped.verdict)
         && first != second
     {

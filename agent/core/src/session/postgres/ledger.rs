@@ -15,14 +15,33 @@ pub enum Expect {
     /// Results, then ReadyForQuery.
     Query(Results),
     /// ParseComplete. `before` is what the name meant until now; an error brings it back.
-    Parse { name: Name, before: Option<Prepared>, deed: Option<u64>, pill: Option<Pill> },
-    Bind { name: Name, before: Option<Portal>, deed: Option<u64>, pill: Option<Pill> },
+    Parse {
+        name: Name,
+        before: Option<Prepared>,
+        deed: Option<u64>,
+        pill: Option<Pill>,
+    },
+    Bind {
+        name: Name,
+        before: Option<Portal>,
+        deed: Option<u64>,
+        pill: Option<Pill>,
+    },
     /// ParameterDescription (statements only), then RowDescription or NoData. `own`: weir asked, the client does not see it.
-    Describe { name: Name, serial: u64, own: bool, pill: Option<Pill> },
+    Describe {
+        name: Name,
+        serial: u64,
+        own: bool,
+        pill: Option<Pill>,
+    },
     /// Results without RowDescription.
     Execute(Results),
     /// CloseComplete.
-    Close { name: Name, statement: Option<Prepared>, portal: Option<Portal> },
+    Close {
+        name: Name,
+        statement: Option<Prepared>,
+        portal: Option<Portal>,
+    },
     /// ReadyForQuery.
     Sync,
     /// FunctionCallResponse, then ReadyForQuery.
@@ -137,10 +156,6 @@ impl Ledger {
 
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Expect> {
         self.queue.iter()
-    }
-
-    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Expect> {
-        self.queue.iter_mut()
     }
 
     /// After an error in the extended protocol: takes out everything up to the next Sync. `true` when that Sync was

@@ -55,7 +55,9 @@ impl Shape {
             114 => Shape::Json,
             3802 => Shape::Jsonb,
             1009 | 1015 | 1014 | 1003 | 143 | 199 | 3807 | 2249 | 2287 => Shape::Nested,
-            16 | 21 | 23 | 26 | 28 | 29 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 2950 => Shape::Fixed,
+            16 | 21 | 23 | 26 | 28 | 29 | 700 | 701 | 1082 | 1083 | 1114 | 1184 | 1186 | 1266 | 2950 => {
+                Shape::Fixed
+            }
             other if texts.contains(&other) => Shape::Text,
             _ => Shape::Other,
         }

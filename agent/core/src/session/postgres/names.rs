@@ -45,8 +45,6 @@ pub enum Described {
 
 #[derive(Debug, Clone)]
 pub struct Portal {
-    /// Tells two portals of one name apart.
-    pub serial: u64,
     /// The act that was opened at Bind; a cursor of SQL has none.
     pub deed: Option<u64>,
     pub source: Source,

@@ -8,14 +8,29 @@ use alloc::vec::Vec;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Naming {
     /// `PREPARE name AS …`: the text after AS.
-    Prepare { name: Vec<u8>, text: String },
-    Execute { name: Vec<u8> },
-    Deallocate { name: Vec<u8> },
+    Prepare {
+        name: Vec<u8>,
+        text: String,
+    },
+    Execute {
+        name: Vec<u8>,
+    },
+    Deallocate {
+        name: Vec<u8>,
+    },
     /// `DECLARE name CURSOR … FOR …`: the text after FOR.
-    Declare { name: Vec<u8>, text: String, hold: bool },
+    Declare {
+        name: Vec<u8>,
+        text: String,
+        hold: bool,
+    },
     /// FETCH or MOVE.
-    Fetch { name: Vec<u8> },
-    CloseCursor { name: Vec<u8> },
+    Fetch {
+        name: Vec<u8>,
+    },
+    CloseCursor {
+        name: Vec<u8>,
+    },
     /// Begins like one of these and cannot be read.
     Unclear,
 }
@@ -210,10 +225,17 @@ mod tests {
 
     #[test]
     fn names_as_the_server_folds_them() {
-        let prepared = |name: &[u8], text: &str| Some(Naming::Prepare { name: name.into(), text: text.into() });
+        let prepared =
+            |name: &[u8], text: &str| Some(Naming::Prepare { name: name.into(), text: text.into() });
         assert_eq!(naming("PREPARE P1 AS select 1"), prepared(b"p1", " select 1"));
-        assert_eq!(naming("prepare \"A\"\"b\"(int, numeric(3,2)) as select $1"), prepared(b"A\"b", " select $1"));
-        assert_eq!(naming("/* /* x */ */ -- y\n execute P1(1)"), Some(Naming::Execute { name: b"p1".into() }));
+        assert_eq!(
+            naming("prepare \"A\"\"b\"(int, numeric(3,2)) as select $1"),
+            prepared(b"A\"b", " select $1")
+        );
+        assert_eq!(
+            naming("/* /* x */ */ -- y\n execute P1(1)"),
+            Some(Naming::Execute { name: b"p1".into() })
+        );
         assert_eq!(naming("EXECUTE p(f(1))"), Some(Naming::Unclear));
         assert_eq!(naming("execute U&\"\\0070\""), Some(Naming::Unclear));
         assert_eq!(naming("FETCH 10 FROM c;"), Some(Naming::Fetch { name: b"c".into() }));

@@ -5,7 +5,7 @@
 use alloc::format;
 
 use super::deny;
-use super::ledger::{Expect, Rows};
+use super::ledger::Expect;
 use super::names::Described;
 use super::{Conversation, Rest, Turn, scrub};
 use crate::limits::PG_ROW_BYTES;
@@ -114,11 +114,19 @@ impl Conversation {
             b'E' => self.error(turn, body),
             b'Z' => self.ready(turn, body),
             b'N' => Ok(match &self.guard {
-                Some(masks) if scrub::error(masks, turn.host.mask_key(), b'N', body, &mut self.scratch.out) => Fate::Replace,
+                Some(masks)
+                    if scrub::error(masks, turn.host.mask_key(), b'N', body, &mut self.scratch.out) =>
+                {
+                    Fate::Replace
+                }
                 Some(_) | None => self.aside(),
             }),
             b'A' => Ok(match &self.guard {
-                Some(masks) if scrub::notification(masks, turn.host.mask_key(), body, &mut self.scratch.out)? => Fate::Replace,
+                Some(masks)
+                    if scrub::notification(masks, turn.host.mask_key(), body, &mut self.scratch.out)? =>
+                {
+                    Fate::Replace
+                }
                 Some(_) | None => Fate::Pass,
             }),
             b'S' => {
@@ -126,7 +134,13 @@ impl Conversation {
                 self.settings.report(name, value);
                 Ok(match &self.guard {
                     Some(masks)
-                        if scrub::parameter(masks, turn.host.mask_key(), name, value, &mut self.scratch.out) =>
+                        if scrub::parameter(
+                            masks,
+                            turn.host.mask_key(),
+                            name,
+                            value,
+                            &mut self.scratch.out,
+                        ) =>
                     {
                         Fate::Replace
                     }
@@ -289,7 +303,9 @@ impl Conversation {
     fn error(&mut self, turn: &mut Turn<'_>, body: &[u8]) -> Result<Fate, Violation> {
         let fatal = backend::ends_connection(body);
         let plain = match &self.guard {
-            Some(masks) if scrub::error(masks, turn.host.mask_key(), b'E', body, &mut self.scratch.out) => Fate::Replace,
+            Some(masks) if scrub::error(masks, turn.host.mask_key(), b'E', body, &mut self.scratch.out) => {
+                Fate::Replace
+            }
             Some(_) | None => Fate::Pass,
         };
         if fatal {
@@ -302,14 +318,20 @@ impl Conversation {
         let skips = front.skips_on_error();
         let pill = match front {
             Expect::Catalog => return Ok(Fate::Drop),
-            Expect::Parse { pill, .. } | Expect::Bind { pill, .. } | Expect::Describe { pill, .. } => pill.take(),
+            Expect::Parse { pill, .. } | Expect::Bind { pill, .. } | Expect::Describe { pill, .. } => {
+                pill.take()
+            }
             Expect::Query(results) | Expect::Execute(results) | Expect::Call(results) => results.pill.take(),
             Expect::Close { .. } | Expect::Sync | Expect::CopyEnd => None,
         };
         let number = match front {
             Expect::Parse { deed, .. } | Expect::Bind { deed, .. } => *deed,
             Expect::Query(results) | Expect::Execute(results) | Expect::Call(results) => results.deed,
-            Expect::Describe { .. } | Expect::Close { .. } | Expect::Sync | Expect::CopyEnd | Expect::Catalog => None,
+            Expect::Describe { .. }
+            | Expect::Close { .. }
+            | Expect::Sync
+            | Expect::CopyEnd
+            | Expect::Catalog => None,
         };
         self.tally();
         if let Some(number) = number {
@@ -379,12 +401,6 @@ impl Conversation {
         }
         let described = self.ledger.iter().any(|expect| matches!(expect, Expect::Describe { own: true, .. }));
         described || (!self.ledger.is_empty() && self.ledger.drains())
-    }
-}
-
-impl Rows {
-    pub(super) fn is_plain(&self) -> bool {
-        matches!(self, Rows::Plain)
     }
 }
 

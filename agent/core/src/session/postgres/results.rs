@@ -14,7 +14,12 @@ use crate::limits::PG_ROW_BYTES;
 use crate::wire::postgres::{Header, Violation, backend, copy, message};
 
 impl Conversation {
-    pub(super) fn data_row(&mut self, turn: &mut Turn<'_>, header: Header, body: Option<&[u8]>) -> Result<Fate, Violation> {
+    pub(super) fn data_row(
+        &mut self,
+        turn: &mut Turn<'_>,
+        header: Header,
+        body: Option<&[u8]>,
+    ) -> Result<Fate, Violation> {
         let results = match self.ledger.front() {
             Some(Expect::Query(results) | Expect::Execute(results)) if results.pill.is_none() => results,
             Some(Expect::Catalog) => return Ok(self.catalog_row(header, body)),
@@ -92,7 +97,6 @@ impl Conversation {
             }
             Some(Expect::Query(results)) if results.pill.is_none() && tag != b's' => {
                 results.completed += 1;
-                results.rows = Rows::Plain;
                 (results.completed - 1, results.deed, false)
             }
             Some(Expect::Execute(results)) if results.pill.is_none() => (0, results.deed, true),
@@ -101,6 +105,8 @@ impl Conversation {
         self.tally();
         if whole {
             self.ledger.pop();
+        } else if let Some(Expect::Query(results)) = self.ledger.front() {
+            results.rows = Rows::Plain;
         }
         if tag == b's' {
             return Ok(Fate::Pass);
@@ -161,11 +167,9 @@ impl Conversation {
             }
             Naming::Declare { name, text, hold } if !self.names.is_full() => {
                 let source = source(&text);
-                let serial = self.names.serial();
                 let mut statements = alloc::vec::Vec::new();
                 statements.extend(statement.map(|declared| inner(declared, &text, turn, self)));
                 let portal = Portal {
-                    serial,
                     deed: None,
                     source,
                     statements: alloc::sync::Arc::new(statements),
@@ -200,7 +204,9 @@ impl Conversation {
                     .and_then(|number| self.deeds.get(&number))
                     .is_some_and(|deed| deed.statements.iter().any(|each| each.effects.has(Effect::CopyIn)));
                 if !copies {
-                    return Err(Violation::Field("COPY data was asked for by a statement that copies nothing"));
+                    return Err(Violation::Field(
+                        "COPY data was asked for by a statement that copies nothing",
+                    ));
                 }
                 results.copy = Copy::In;
                 self.copying = !self.ledger.begin_copy_in();
@@ -224,7 +230,12 @@ impl Conversation {
     }
 
     /// A row of COPY TO STDOUT: where masks apply it is searched for protected values.
-    pub(super) fn copy_row(&mut self, turn: &mut Turn<'_>, header: Header, body: Option<&[u8]>) -> Result<Fate, Violation> {
+    pub(super) fn copy_row(
+        &mut self,
+        turn: &mut Turn<'_>,
+        header: Header,
+        body: Option<&[u8]>,
+    ) -> Result<Fate, Violation> {
         let results = match self.ledger.front() {
             Some(Expect::Query(results) | Expect::Execute(results)) if results.copy == Copy::Out => results,
             _ => return Err(UNEXPECTED),
@@ -241,7 +252,9 @@ impl Conversation {
         let Some(body) = body else { return Ok(Fate::More) };
         results.bytes += header.whole() as u64;
         let Some(masks) = &self.guard else { return Ok(Fate::Pass) };
-        let Some((masked, classes)) = masks.scrub_counted(body, turn.host.mask_key()) else { return Ok(Fate::Pass) };
+        let Some((masked, classes)) = masks.scrub_counted(body, turn.host.mask_key()) else {
+            return Ok(Fate::Pass);
+        };
         for class in classes {
             *results.masked.entry(class).or_default() += 1;
         }

@@ -22,8 +22,7 @@ pub fn standing(rules: &Arc<dyn Rules>, plan: &Arc<MaskPlan>) -> Arc<Layout> {
 impl Conversation {
     /// The masks that any read of this identity would have, so that nothing slips out before the first one.
     pub(super) fn standing_masks(&self, turn: &Turn<'_>) -> Option<Arc<Layout>> {
-        let read =
-            Statement { effects: Effects::of(&[Effect::Read]), opaque: true, ..Statement::default() };
+        let read = Statement { effects: Effects::of(&[Effect::Read]), opaque: true, ..Statement::default() };
         let plan = turn.rules.judge(&self.context(turn.now), &Action::Sql(&read)).masks;
         (!plan.response.is_empty()).then(|| standing(&turn.rules, &plan))
     }

@@ -106,10 +106,9 @@ fn sets_what_matters(text: &str) -> bool {
     if lower.starts_with("show") {
         return false;
     }
-    let setting = lower
-        .strip_prefix("set ")
-        .map(str::trim_start)
-        .map(|rest| rest.strip_prefix("local ").or(rest.strip_prefix("session ")).unwrap_or(rest).trim_start());
+    let setting = lower.strip_prefix("set ").map(str::trim_start).map(|rest| {
+        rest.strip_prefix("local ").or(rest.strip_prefix("session ")).unwrap_or(rest).trim_start()
+    });
     match setting {
         Some(rest) => {
             let name = rest.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_')).next();

@@ -69,10 +69,16 @@ impl Conversation {
     fn admit(&mut self, turn: &mut Turn<'_>, packet: &[u8]) {
         let settings = match settings_of(&self.startup) {
             Ok(settings) => settings,
-            Err(violation) => return self.protocol_error(turn, &format!("invalid start-up packet: {violation}")),
+            Err(violation) => {
+                return self.protocol_error(turn, &format!("invalid start-up packet: {violation}"));
+            }
         };
         if self.startup.parameters.iter().any(|(name, value)| name == "replication" && !is_off(value)) {
-            return self.fatal(turn, "0A000", "replication connections are refused: they carry whole tables unseen");
+            return self.fatal(
+                turn,
+                "0A000",
+                "replication connections are refused: they carry whole tables unseen",
+            );
         }
         for (name, value) in &settings {
             if !changes_rights(name) {
@@ -83,7 +89,11 @@ impl Conversation {
                 Statement { effects: Effects::of(&[Effect::Session]), text, ..Statement::default() };
             let ruling = judge::judge(turn.rules.as_ref(), &self.context(turn.now), &[statement]);
             if !matches!(ruling.map(|ruling| ruling.verdict), Some(Ruled::Allow(_))) {
-                return self.fatal(turn, deny::DENIED, &format!("the start-up setting {name} is not allowed by policy"));
+                return self.fatal(
+                    turn,
+                    deny::DENIED,
+                    &format!("the start-up setting {name} is not allowed by policy"),
+                );
             }
         }
         match self.opening.login.as_deref() {
@@ -175,7 +185,12 @@ impl Conversation {
         Ok(())
     }
 
-    fn relay_authentication(&mut self, turn: &mut Turn<'_>, message: &[u8], body: &[u8]) -> Result<(), Violation> {
+    fn relay_authentication(
+        &mut self,
+        turn: &mut Turn<'_>,
+        message: &[u8],
+        body: &[u8],
+    ) -> Result<(), Violation> {
         let asked = match backend::authentication(body)? {
             backend::Authentication::Ok | backend::Authentication::SaslFinal => false,
             backend::Authentication::Asks => true,
@@ -187,7 +202,11 @@ impl Conversation {
                 if kept.len() == mechanisms.len() {
                     turn.out.to_workload.relay(message);
                 } else if kept.is_empty() {
-                    self.fatal(turn, "28000", "the server offers only authentication bound to TLS, and this client uses none");
+                    self.fatal(
+                        turn,
+                        "28000",
+                        "the server offers only authentication bound to TLS, and this client uses none",
+                    );
                 } else {
                     self.scratch.out.clear();
                     backend::write_sasl(&mut self.scratch.out, &kept);
@@ -208,8 +227,13 @@ impl Conversation {
         }
         self.reached = true;
         self.scratch.out.clear();
-        let unknown: Vec<&str> =
-            self.startup.parameters.iter().map(|(name, _)| name.as_str()).filter(|name| name.starts_with("_pq_.")).collect();
+        let unknown: Vec<&str> = self
+            .startup
+            .parameters
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .filter(|name| name.starts_with("_pq_."))
+            .collect();
         if self.startup.minor > 0 || !unknown.is_empty() {
             backend::write_negotiation(&mut self.scratch.out, &unknown);
         }
@@ -275,7 +299,8 @@ fn changes_rights(name: &str) -> bool {
 }
 
 fn is_off(value: &str) -> bool {
-    matches!(value, "" | "0") || ["false", "off", "no", "f", "n"].iter().any(|off| value.eq_ignore_ascii_case(off))
+    matches!(value, "" | "0")
+        || ["false", "off", "no", "f", "n"].iter().any(|off| value.eq_ignore_ascii_case(off))
 }
 
 /// The client's parameters without its user; the database it meant is said outright, since the user changes.
@@ -285,7 +310,9 @@ fn login_parameters(startup: &Startup) -> Vec<(String, String)> {
         startup
             .parameters
             .iter()
-            .filter(|(name, _)| !matches!(name.as_str(), "user" | "database" | "replication") && !name.starts_with("_pq_."))
+            .filter(|(name, _)| {
+                !matches!(name.as_str(), "user" | "database" | "replication") && !name.starts_with("_pq_.")
+            })
             .cloned(),
     );
     parameters

@@ -34,7 +34,11 @@ impl Conversation {
         let settings = super::settings::Settings { uncertain: source.uncertain, ..self.settings };
         let Some(text) = settings.readable(&source.text) else {
             let statement = unknown(&String::from_utf8_lossy(&source.text));
-            return Some(Known { statements: Arc::new(Vec::from([statement])), catalog, namings: Vec::new() });
+            return Some(Known {
+                statements: Arc::new(Vec::from([statement])),
+                catalog,
+                namings: Vec::new(),
+            });
         };
         let grammar = turn.host.grammar();
         let statements = grammar.analyse(text, source.dialect, catalog.as_ref());
@@ -143,10 +147,14 @@ impl Conversation {
                 });
                 match (self.names.statement(name), here) {
                     (Some(prepared), None) => {
-                        let settings =
-                            super::settings::Settings { uncertain: prepared.source.uncertain, ..self.settings };
+                        let settings = super::settings::Settings {
+                            uncertain: prepared.source.uncertain,
+                            ..self.settings
+                        };
                         match settings.readable(&prepared.source.text) {
-                            Some(text) => adopt(statement, &grammar.analyse(text, prepared.source.dialect, catalog)),
+                            Some(text) => {
+                                adopt(statement, &grammar.analyse(text, prepared.source.dialect, catalog))
+                            }
                             None => obscure(statement),
                         }
                     }
@@ -192,5 +200,10 @@ fn obscure(statement: &mut Statement) {
 }
 
 pub fn unknown(text: &str) -> Statement {
-    Statement { effects: Effects::of(&[Effect::Unknown]), opaque: true, text: text.into(), ..Statement::default() }
+    Statement {
+        effects: Effects::of(&[Effect::Unknown]),
+        opaque: true,
+        text: text.into(),
+        ..Statement::default()
+    }
 }

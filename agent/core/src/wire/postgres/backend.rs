@@ -10,8 +10,8 @@ use crate::limits::{PG_COLUMNS, PG_MESSAGE_BYTES};
 #[must_use]
 pub fn bound(tag: u8) -> Option<usize> {
     match tag {
-        b'R' | b'K' | b'S' | b'Z' | b'v' | b'T' | b'D' | b'C' | b'I' | b'E' | b'N' | b'A' | b'1' | b'2' | b'3'
-        | b't' | b'n' | b's' | b'G' | b'H' | b'W' | b'd' | b'c' | b'V' => Some(PG_MESSAGE_BYTES),
+        b'R' | b'K' | b'S' | b'Z' | b'v' | b'T' | b'D' | b'C' | b'I' | b'E' | b'N' | b'A' | b'1' | b'2'
+        | b'3' | b't' | b'n' | b's' | b'G' | b'H' | b'W' | b'd' | b'c' | b'V' => Some(PG_MESSAGE_BYTES),
         _ => None,
     }
 }

@@ -86,7 +86,9 @@ fn startup(minor: u16, mut fields: Fields<'_>) -> Result<Startup, Violation> {
 }
 
 fn text(bytes: &[u8]) -> Result<String, Violation> {
-    core::str::from_utf8(bytes).map(ToString::to_string).map_err(|_| Violation::Field("parameter is not UTF-8"))
+    core::str::from_utf8(bytes)
+        .map(ToString::to_string)
+        .map_err(|_| Violation::Field("parameter is not UTF-8"))
 }
 
 /// The settings inside `options`: words split at white space with backslash escapes, then `-c name=value`,
