@@ -49,6 +49,10 @@ pub const PG_STATEMENTS: usize = 10_000;
 pub const PG_COLUMNS: usize = 1664;
 /// PostgreSQL: rows of the catalog that weir reads (relations, columns); a larger catalog cannot be guarded and is refused.
 pub const PG_CATALOG_ROWS: usize = 400_000;
+/// PostgreSQL: bytes of catalog rows that weir keeps; with the rows' bound this holds the memory of one connection.
+pub const PG_CATALOG_BYTES: usize = 64 * 1024 * 1024;
+/// Inheritance and view steps followed from a column to the columns it shows.
+pub const PG_LINEAGE_DEPTH: usize = 64;
 
 /// SQL texts longer than this are not parsed: they are `unknown`.
 pub const SQL_BYTES: usize = 256 * 1024;

@@ -65,7 +65,14 @@ impl Cleared {
         self.queue.push(bytes);
     }
 
-    /// Protocol framing without content: Sync, Flush, Terminate, Close.
+    /// The text of a statement that must be approved each time it runs, once its verdict is recorded: preparing it runs
+    /// nothing, and running it takes an act of its own.
+    pub(super) fn prepare(&mut self, _receipt: &Receipt, bytes: &[u8]) {
+        self.workload += bytes.len() as u64;
+        self.queue.push(bytes);
+    }
+
+    /// Protocol framing without content: Sync, Flush, Terminate; Describe, Execute and Close of names already judged.
     pub(super) fn framing(&mut self, bytes: &[u8]) {
         self.workload += bytes.len() as u64;
         self.queue.push(bytes);
