@@ -60,6 +60,9 @@ pub const CGROUP_LEVELS: i32 = 24;
 /// Bytes at the start of a unix socket's base name that are compared.
 pub const SOCKET_NAME_BYTES: usize = 8;
 
+/// Stands for the kernel function `bpf_cast_to_kern_ctx` in the program `connect_unix`; the agent puts its id there.
+pub const CAST_TO_KERN_CTX: u32 = 0x0bad_ca11;
+
 /// An IPv4 address (as `::ffff:a.b.c.d`) or IPv6 address in network order.
 pub type Address = [u8; 16];
 /// The first bytes of a unix socket's base name.

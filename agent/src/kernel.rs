@@ -14,6 +14,7 @@ pub mod cgroup;
 mod load;
 mod sys;
 mod table;
+mod unix;
 
 pub use cgroup::Tree;
 pub use table::{Pins, Table};
@@ -24,6 +25,9 @@ use crate::config;
 pub const HEARTBEAT: Duration = Duration::from_millis(300);
 /// How long a failed dial is repeated by the hook itself.
 pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
+
+/// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
+const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
 
 /// Why there is no fence. Every text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +65,7 @@ pub struct Fence {
     _lock: OwnedFd,
     /// Keeps the unpinned maps (logs) alive.
     object: std::sync::Mutex<aya::Ebpf>,
-    optional: Vec<&'static str>,
+    missing: Vec<&'static str>,
 }
 
 impl std::fmt::Debug for Fence {
@@ -81,16 +85,16 @@ impl Fence {
         let folder = bpffs::prepare(&settings.bpffs)?;
         let lock = bpffs::lock(&folder)?;
         let own = cgroup::Own::enter(&tree)?;
-        let loaded = load::load(&folder)?;
+        let object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
-        let fence =
-            Self { tree, own, pins, _lock: lock, object: loaded.object.into(), optional: loaded.optional };
-        fence.pins.set_state(slot::HEARTBEAT, 0)?;
-        fence.pins.set_state(slot::AGENT_CGROUP, fence.own.id())?;
-        load::attach(&fence.object, loaded.raw, &folder, &fence.tree)?;
+        pins.set_state(slot::HEARTBEAT, 0)?;
+        pins.set_state(slot::AGENT_CGROUP, own.id())?;
+        for name in REFUSED_SOCKETS {
+            pins.socket_names.insert(name, &1)?;
+        }
+        let missing = load::attach(&object, &folder, &tree)?;
         bpffs::remove_old_layouts(&settings.bpffs);
-        fence.refuse_socket_names()?;
-        Ok(fence)
+        Ok(Self { tree, own, pins, _lock: lock, object: object.into(), missing })
     }
 
     /// Says that the agent lives.
@@ -215,7 +219,7 @@ impl Fence {
     /// Layers that this kernel could not have, by name, for `weir check` and `weir status`.
     #[must_use]
     pub fn missing_layers(&self) -> &[&'static str] {
-        &self.optional
+        &self.missing
     }
 
     /// Passes the programs' log records to `sink` until the fence is dropped; empty unless [`Fence::raise`] ran with
@@ -235,10 +239,6 @@ impl Fence {
     /// A pin cannot be removed.
     pub fn lift(self) -> Result<(), FenceError> {
         lift(self.pins.folder())
-    }
-
-    fn refuse_socket_names(&self) -> Result<(), FenceError> {
-        self.pins.socket_names.insert(b".s.PGSQL", &1)
     }
 }
 

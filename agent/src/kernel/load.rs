@@ -3,13 +3,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use aya::programs::{Program, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
 use super::btf::TaskOffsets;
-use super::{FenceError, Tree, sys};
+use super::{FenceError, Tree, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
 const PROGRAMS: [(&str, u32); 11] = [
@@ -31,14 +30,8 @@ const BPF_F_PREORDER: u32 = 1 << 6;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf.o"));
 
-pub(super) struct Loaded {
-    pub(super) object: aya::Ebpf,
-    pub(super) raw: (),
-    pub(super) optional: Vec<&'static str>,
-}
-
 /// Loads maps (or opens their pins) and programs; attaches nothing.
-pub(super) fn load(folder: &Path) -> Result<Loaded, FenceError> {
+pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     check_privileges()?;
     let task = TaskOffsets::of_this_kernel()?;
     let set_retval = u32::from(
@@ -66,12 +59,12 @@ pub(super) fn load(folder: &Path) -> Result<Loaded, FenceError> {
         };
         done.map_err(|fault| FenceError::Program { program: name.into(), message: chain(&fault) })?;
     }
-    Ok(Loaded { object, raw: (), optional: Vec::new() })
+    Ok(object)
 }
 
-/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there.
-pub(super) fn attach(object: &Mutex<aya::Ebpf>, _raw: (), folder: &Path, tree: &Tree) -> Result<(), FenceError> {
-    let object = object.lock().unwrap_or_else(PoisonError::into_inner);
+/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
+/// layers that this kernel does not have.
+pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<Vec<&'static str>, FenceError> {
     let mut fresh = Vec::new();
     for (name, attach_type) in PROGRAMS {
         let fault = |source: std::io::Error| FenceError::Program { program: name.into(), message: source.to_string() };
@@ -90,11 +83,16 @@ pub(super) fn attach(object: &Mutex<aya::Ebpf>, _raw: (), folder: &Path, tree: &
             }
         }
     }
-    Ok(())
+    let mut missing = Vec::new();
+    if let Err(fault) = unix::attach(OBJECT, folder, tree) {
+        tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
+        missing.push("unix");
+    }
+    Ok(missing)
 }
 
 /// True when a new link was made, false when a pinned one was taken over.
-fn attach_one(program: BorrowedFd<'_>, attach_type: u32, pin: &Path, tree: &Tree) -> std::io::Result<bool> {
+pub(super) fn attach_one(program: BorrowedFd<'_>, attach_type: u32, pin: &Path, tree: &Tree) -> std::io::Result<bool> {
     if let Ok(link) = sys::open_pin(pin) {
         // A link whose cgroup was removed, or that hangs elsewhere, is replaced: new first, then the old one goes.
         if sys::link_cgroup(link.as_fd())? == tree.id() && sys::link_update(link.as_fd(), program).is_ok() {

@@ -9,6 +9,7 @@ const BPF_MAP_LOOKUP_ELEM: u32 = 1;
 const BPF_MAP_UPDATE_ELEM: u32 = 2;
 const BPF_MAP_DELETE_ELEM: u32 = 3;
 const BPF_MAP_GET_NEXT_KEY: u32 = 4;
+const BPF_PROG_LOAD: u32 = 5;
 const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
@@ -17,11 +18,11 @@ const BPF_LINK_UPDATE: u32 = 29;
 
 /// `union bpf_attr` is larger on newer kernels; they take a shorter one as zero-filled.
 #[repr(C, align(8))]
-struct Attr([u8; 64]);
+struct Attr([u8; 128]);
 
 impl Attr {
     fn new() -> Self {
-        Self([0; 64])
+        Self([0; 128])
     }
 
     fn u32(mut self, at: usize, value: u32) -> Self {
@@ -45,6 +46,24 @@ impl Attr {
         let done = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
         if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as RawFd) }
     }
+}
+
+/// Loads a program that uses no BTF of its own. `program_type` and `attach_type` as in `enum bpf_prog_type` and
+/// `enum bpf_attach_type`.
+pub(super) fn program_load(
+    instructions: &[u8],
+    license: &std::ffi::CStr,
+    program_type: u32,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new()
+        .u32(0, program_type)
+        .u32(4, (instructions.len() / 8) as u32)
+        .u64(8, instructions.as_ptr().expose_provenance() as u64)
+        .u64(16, license.as_ptr().expose_provenance() as u64)
+        .u32(68, attach_type);
+    // SAFETY: the instructions are valid for the count given, the license ends with NUL, both outlive the call.
+    unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
 /// Attaches a program to a cgroup by a link.
