@@ -1,1 +1,221 @@
+//! The ABI between the kernel programs and the agent: map names, keys and values, each with its size pinned down.
+//! It refuses to hold logic. Any change of a layout here raises [`LAYOUT`], so that old pins are never read anew.
 #![no_std]
+
+/// Folder of the pins below `fence.bpffs`: one layout, one folder.
+pub const LAYOUT: &str = "v1";
+
+/// Names of the maps, as the object and the pins spell them.
+pub mod map {
+    /// `u64` slots, see [`crate::slot`].
+    pub const STATE: &str = "STATE";
+    /// Cgroup id (`u64`) → label (`u64`).
+    pub const LABELS: &str = "LABELS";
+    /// Network namespace cookie (`u64`) → [`crate::Listener`].
+    pub const LISTENERS: &str = "LISTENERS";
+    /// Socket → [`crate::Stamp`], on the workload's side of the loopback hop.
+    pub const STAMPS: &str = "STAMPS";
+    /// [`crate::Tuple`] → [`crate::Origin`] while a handshake lasts.
+    pub const HANDSHAKES: &str = "HANDSHAKES";
+    /// Socket → [`crate::Origin`], on the agent's side of the loopback hop.
+    pub const ORIGINS: &str = "ORIGINS";
+    /// [`crate::Dialled`] → [`crate::Failure`]: dials that failed a moment ago.
+    pub const FAILURES: &str = "FAILURES";
+    /// Address ([`crate::Address`]) → 1: DNS servers that labelled UDP may reach on port 53.
+    pub const RESOLVERS: &str = "RESOLVERS";
+    /// Start of a unix socket's base name ([`crate::SocketName`]) → 1: refused to labelled tasks.
+    pub const SOCKET_NAMES: &str = "SOCKET_NAMES";
+    /// Per-CPU `u64`, indexed by [`crate::Counter`].
+    pub const COUNTERS: &str = "COUNTERS";
+
+    /// Every map that is pinned.
+    pub const PINNED: [&str; 10] = [
+        STATE,
+        LABELS,
+        LISTENERS,
+        STAMPS,
+        HANDSHAKES,
+        ORIGINS,
+        FAILURES,
+        RESOLVERS,
+        SOCKET_NAMES,
+        COUNTERS,
+    ];
+}
+
+/// Slots of the `STATE` map.
+pub mod slot {
+    /// `CLOCK_MONOTONIC` in nanoseconds of the agent's last sign of life; 0 when it has left.
+    pub const HEARTBEAT: u32 = 0;
+    /// Id of the one exempt cgroup: the running agent's own.
+    pub const AGENT_CGROUP: u32 = 1;
+    /// Number of slots.
+    pub const COUNT: u32 = 2;
+}
+
+/// An agent whose heartbeat is older than this counts as dead.
+pub const HEARTBEAT_STALE_NS: u64 = 1_500_000_000;
+/// Levels of the cgroup tree on which a label is looked for, counted from the root of the hierarchy.
+pub const CGROUP_LEVELS: i32 = 24;
+/// Bytes at the start of a unix socket's base name that are compared.
+pub const SOCKET_NAME_BYTES: usize = 8;
+
+/// Stands for the kernel function `bpf_cast_to_kern_ctx` in the program `connect_unix`; the agent puts its id there.
+pub const CAST_TO_KERN_CTX: u32 = 0x0bad_ca11;
+
+/// An IPv4 address (as `::ffff:a.b.c.d`) or IPv6 address in network order.
+pub type Address = [u8; 16];
+/// The first bytes of a unix socket's base name.
+pub type SocketName = [u8; SOCKET_NAME_BYTES];
+
+/// What the kernel knew when a labelled task called `connect`. Port in host order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The address the task asked for.
+    pub address: Address,
+    /// The address its socket was bound to; zero when none.
+    pub source: Address,
+    /// Nanoseconds since boot at which the process started; 0 when the kernel could not be read.
+    pub start_boottime: u64,
+    /// Id of the task's cgroup.
+    pub cgroup: u64,
+    /// Label of the socket or the task.
+    pub label: u64,
+    /// Cookie of the socket's network namespace.
+    pub netns: u64,
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// `CLOCK_MONOTONIC` in nanoseconds at the call.
+    pub ktime: u64,
+    /// Process (thread group) in the initial pid namespace.
+    pub tgid: u32,
+    /// User and group in the initial user namespace.
+    pub uid: u32,
+    pub gid: u32,
+    /// `SO_MARK` of the socket.
+    pub mark: u32,
+    /// Device the socket was bound to; 0 when none.
+    pub ifindex: u32,
+    /// Port the task asked for.
+    pub port: u16,
+    /// Family of the call: 2 (`AF_INET`) or 10 (`AF_INET6`, also for v4-mapped addresses).
+    pub family: u16,
+}
+
+/// What a workload's socket carries from its birth. Port in host order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// Label the socket was born with, or took from the first labelled task that connected it.
+    pub label: u64,
+    /// Port of the listener that its last `connect` was turned to; 0 before the first.
+    pub turned: u32,
+    pub reserved: u32,
+    pub origin: Origin,
+}
+
+/// A connection as its first packet shows it. Ports in host order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    pub netns: u64,
+    pub source: Address,
+    pub destination: Address,
+    pub source_port: u32,
+    pub destination_port: u32,
+}
+
+/// The agent's sockets in one network namespace. Ports in host order; 0 means that the family is not served.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listener {
+    pub port4: u16,
+    pub port6: u16,
+}
+
+/// A destination that a label dialled from one network namespace. Port in host order.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dialled {
+    pub label: u64,
+    pub netns: u64,
+    pub address: Address,
+    pub port: u32,
+    pub reserved: u32,
+}
+
+/// Why the agent could not dial, and until when (`CLOCK_MONOTONIC`, nanoseconds) the hook repeats it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    pub until: u64,
+    /// Positive errno.
+    pub errno: u32,
+    pub reserved: u32,
+}
+
+/// What the kernel programs count.
+#[repr(u32)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counter {
+    /// Connections turned to the agent.
+    Turned = 0,
+    /// Origins moved to a socket that the agent accepted.
+    Handed = 1,
+    /// DNS datagrams and UDP connects let through.
+    Dns = 2,
+    /// Refused: the agent's own port was dialled by hand.
+    DirectDial = 3,
+    /// Refused: nobody listens in this network namespace.
+    NoListener = 4,
+    /// Refused: the agent is dead.
+    Stale = 5,
+    /// Refused: the destination failed a moment ago.
+    Failed = 6,
+    /// Refused: no memory for the socket's record.
+    NoStorage = 7,
+    /// Refused: socket and task carry different labels.
+    Conflict = 8,
+    /// Refused: raw, ping, MPTCP, SCTP, UDP-Lite and other protocols.
+    Protocol = 9,
+    /// Refused: UDP other than DNS to the host's resolvers.
+    Udp = 10,
+    /// Dropped by the wall: a packet that left another way.
+    Wall = 11,
+    /// Refused: a stranger bound the agent's port.
+    Bind = 12,
+    /// Refused: a local socket that leads past the fence.
+    Unix = 13,
+    /// A record that could not be published or moved: the connection is reset.
+    Lost = 14,
+}
+
+impl Counter {
+    /// Every counter with its name in `weir status`.
+    pub const ALL: [(Counter, &'static str); 15] = [
+        (Counter::Turned, "turned"),
+        (Counter::Handed, "handed"),
+        (Counter::Dns, "dns"),
+        (Counter::DirectDial, "direct_dial"),
+        (Counter::NoListener, "no_listener"),
+        (Counter::Stale, "stale"),
+        (Counter::Failed, "failed"),
+        (Counter::NoStorage, "no_storage"),
+        (Counter::Conflict, "conflict"),
+        (Counter::Protocol, "protocol"),
+        (Counter::Udp, "udp"),
+        (Counter::Wall, "wall"),
+        (Counter::Bind, "bind"),
+        (Counter::Unix, "unix"),
+        (Counter::Lost, "lost"),
+    ];
+}
+
+// Both sides are compiled apart: a size that moved would be read as garbage.
+const _: () = assert!(size_of::<Origin>() == 104);
+const _: () = assert!(size_of::<Stamp>() == 120);
+const _: () = assert!(size_of::<Tuple>() == 48);
+const _: () = assert!(size_of::<Listener>() == 4);
+const _: () = assert!(size_of::<Dialled>() == 40);
+const _: () = assert!(size_of::<Failure>() == 16);

@@ -1,1 +1,281 @@
-//! aya: load, attach, pin, take over, detach.
+//! The fence in the kernel: load, attach, pin, take over, steer, lift. Pinned links outlive the agent, so a dead agent
+//! means refused connections and never open ones. It refuses to run half a fence: all programs attach, or none.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use weir_ebpf::{Dialled, Failure, Listener, Origin, slot};
+
+pub mod bpffs;
+mod btf;
+pub mod cgroup;
+mod load;
+mod sys;
+mod table;
+mod unix;
+
+pub use cgroup::Tree;
+pub use table::{Pins, Table};
+
+use crate::config;
+
+/// The heartbeat's period; the hooks call an agent dead after five missed beats.
+pub const HEARTBEAT: Duration = Duration::from_millis(300);
+/// How long a failed dial is repeated by the hook itself.
+pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
+
+/// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
+const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
+
+/// Why there is no fence. Every text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FenceError {
+    #[error("no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)")]
+    NoCgroup2,
+    #[error("cgroup {path}: {source}")]
+    Cgroup { path: PathBuf, source: std::io::Error },
+    #[error("fence.attach {0:?}: write a path below the cgroup v2 mount, without `..`")]
+    AttachPath(String),
+    #[error("not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0})")]
+    Privileges(String),
+    #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux: {0}): it needs CONFIG_DEBUG_INFO_BTF")]
+    NoBtf(String),
+    #[error("no bpffs at {path}: {source}. Mount one (`mount -t bpf bpf {path}`)")]
+    NoBpffs { path: PathBuf, source: std::io::Error },
+    #[error("another agent holds {0}: give each agent its own fence.bpffs")]
+    Held(PathBuf),
+    #[error("kernel program {program}: {message}")]
+    Program { program: String, message: String },
+    #[error("kernel object: {0}")]
+    Object(String),
+    #[error("kernel map {map}: {source}")]
+    Map { map: &'static str, source: std::io::Error },
+    #[error("no fence is up at {0}: start `weir agent`")]
+    Down(PathBuf),
+}
+
+/// A fence that is up. Dropping it leaves it closed: the pins stay, the heartbeat ends.
+pub struct Fence {
+    tree: Tree,
+    own: cgroup::Own,
+    pins: Pins,
+    /// Held for as long as the agent lives, so that no second agent takes the same pins.
+    _lock: OwnedFd,
+    /// Keeps the unpinned maps (logs) alive.
+    object: std::sync::Mutex<aya::Ebpf>,
+    missing: Vec<&'static str>,
+}
+
+impl std::fmt::Debug for Fence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Fence").field("tree", &self.tree).field("pins", &self.pins).finish_non_exhaustive()
+    }
+}
+
+impl Fence {
+    /// Enters the agent's own cgroup, loads the programs and attaches them, taking over what an earlier agent pinned.
+    /// Call it before the process opens any socket. Labelled connections are refused until the first [`Fence::beat`].
+    ///
+    /// # Errors
+    /// See [`FenceError`]; on an error nothing new stays attached.
+    pub fn raise(settings: &config::Fence) -> Result<Self, FenceError> {
+        let tree = Tree::open(&settings.attach)?;
+        let folder = bpffs::prepare(&settings.bpffs)?;
+        let lock = bpffs::lock(&folder)?;
+        let own = cgroup::Own::enter(&tree)?;
+        let object = load::load(&folder)?;
+        let pins = Pins::open(&folder)?;
+        pins.set_state(slot::HEARTBEAT, 0)?;
+        pins.set_state(slot::AGENT_CGROUP, own.id())?;
+        for name in REFUSED_SOCKETS {
+            pins.socket_names.insert(name, &1)?;
+        }
+        let missing = load::attach(&object, &folder, &tree)?;
+        bpffs::remove_old_layouts(&settings.bpffs);
+        Ok(Self { tree, own, pins, _lock: lock, object: object.into(), missing })
+    }
+
+    /// Says that the agent lives.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn beat(&self) -> Result<(), FenceError> {
+        self.pins.set_state(slot::HEARTBEAT, monotonic_ns())
+    }
+
+    /// Beats for ever. It runs on the runtime that serves the connections, so that a hung runtime counts as dead.
+    pub async fn keep_alive(&self) {
+        let mut period = tokio::time::interval(HEARTBEAT);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            period.tick().await;
+            if let Err(fault) = self.beat() {
+                tracing::error!(%fault, "the heartbeat cannot be written: labelled connections are refused");
+            }
+        }
+    }
+
+    /// Says that the agent leaves: labelled connections are refused at once, not after the heartbeat has gone stale.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn leave(&self) -> Result<(), FenceError> {
+        self.pins.set_state(slot::HEARTBEAT, 0)
+    }
+
+    /// Turns the labelled connections of one network namespace to this listener.
+    ///
+    /// # Errors
+    /// The map is full or cannot be written.
+    pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
+        self.pins.listeners.insert(&netns, &listener)
+    }
+
+    /// Labels the connections of a cgroup and its children.
+    ///
+    /// # Errors
+    /// The map is full or cannot be written.
+    pub fn label(&self, cgroup: u64, label: u64) -> Result<(), FenceError> {
+        self.pins.labels.insert(&cgroup, &label)
+    }
+
+    /// Takes a label away. The sockets that were born with it keep it.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn unlabel(&self, cgroup: u64) -> Result<(), FenceError> {
+        self.pins.labels.remove(&cgroup)
+    }
+
+    /// Labels in force: cgroup id → label.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn labels(&self) -> Result<Vec<(u64, u64)>, FenceError> {
+        self.pins.labels.entries()
+    }
+
+    /// Replaces the DNS servers that labelled UDP may reach on port 53.
+    ///
+    /// # Errors
+    /// The map is full or cannot be written.
+    pub fn resolvers(&self, servers: &[IpAddr]) -> Result<(), FenceError> {
+        let wanted: Vec<_> = servers.iter().map(|ip| address(*ip)).collect();
+        for (old, _) in self.pins.resolvers.entries()? {
+            if !wanted.contains(&old) {
+                self.pins.resolvers.remove(&old)?;
+            }
+        }
+        wanted.iter().try_for_each(|server| self.pins.resolvers.insert(server, &1))
+    }
+
+    /// The dial of `origin` failed with `errno`: for [`FAILURE_KEPT`] the hook answers so itself.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn dial_failed(&self, origin: &crate::listen::Origin, errno: i32) -> Result<(), FenceError> {
+        let dialled = Dialled {
+            label: origin.label,
+            netns: origin.netns,
+            address: address_as_dialled(origin),
+            port: u32::from(origin.destination.port()),
+            reserved: 0,
+        };
+        let until = monotonic_ns().saturating_add(FAILURE_KEPT.as_nanos() as u64);
+        let failure = Failure { until, errno: errno.unsigned_abs(), reserved: 0 };
+        self.pins.failures.insert(&dialled, &failure)
+    }
+
+    /// Everything the programs counted since the fence was first raised.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, FenceError> {
+        self.pins.counters()
+    }
+
+    /// The record on an accepted socket; `None` when there is none.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn origin(&self, socket: &impl std::os::fd::AsRawFd) -> Result<Option<Origin>, FenceError> {
+        self.pins.origins.lookup(&socket.as_raw_fd())
+    }
+
+    /// The cgroup tree below the attach point.
+    #[must_use]
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// Id of the agent's own cgroup.
+    #[must_use]
+    pub fn own_cgroup(&self) -> u64 {
+        self.own.id()
+    }
+
+    /// Layers that this kernel could not have, by name, for `weir check` and `weir status`.
+    #[must_use]
+    pub fn missing_layers(&self) -> &[&'static str] {
+        &self.missing
+    }
+
+    /// Passes the programs' log records to `sink` until the fence is dropped; empty unless [`Fence::raise`] ran with
+    /// the debug level on.
+    ///
+    /// # Errors
+    /// The log map is gone (called twice).
+    pub fn logger<T: log::Log>(&self, sink: T) -> Result<aya_log::EbpfLogger<T>, FenceError> {
+        let mut object = self.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        aya_log::EbpfLogger::init_with_logger(&mut object, sink)
+            .map_err(|fault| FenceError::Object(fault.to_string()))
+    }
+
+    /// Lifts the fence: removes every pin, so that the programs leave the kernel. Audit it first.
+    ///
+    /// # Errors
+    /// A pin cannot be removed.
+    pub fn lift(self) -> Result<(), FenceError> {
+        lift(self.pins.folder())
+    }
+}
+
+/// Removes the pins of a fence without its agent. Returns false when none was up.
+///
+/// # Errors
+/// A pin cannot be removed, or the agent of these pins still runs.
+pub fn detach(settings: &config::Fence) -> Result<bool, FenceError> {
+    let folder = bpffs::folder(&settings.bpffs);
+    if !folder.is_dir() {
+        return Ok(false);
+    }
+    let _lock = bpffs::lock(&folder)?;
+    lift(&folder)?;
+    Ok(true)
+}
+
+fn lift(folder: &Path) -> Result<(), FenceError> {
+    bpffs::remove(folder).map_err(|source| FenceError::NoBpffs { path: folder.into(), source })
+}
+
+/// `CLOCK_MONOTONIC`, the clock of `bpf_ktime_get_ns`.
+#[must_use]
+pub fn monotonic_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    (now.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(now.tv_nsec as u64)
+}
+
+/// The one form of an address in the maps.
+#[must_use]
+pub fn address(ip: IpAddr) -> weir_ebpf::Address {
+    match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+fn address_as_dialled(origin: &crate::listen::Origin) -> weir_ebpf::Address {
+    address(SocketAddr::ip(&origin.destination))
+}

@@ -1,1 +1,236 @@
-//! Listeners and the origin of an accepted connection.
+//! The agent's sockets on the loopback and the origin of what they accept.
+//! It refuses to guess: a connection without the kernel's record is handed out as such, and is reset when dropped.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::kernel::{Fence, FenceError};
+
+/// What the kernel recorded when the workload called `connect`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The address that was dialled, canonical (v4-mapped as v4).
+    pub destination: SocketAddr,
+    /// The address the workload's socket was bound to.
+    pub source: Option<IpAddr>,
+    /// Label of the socket or the task; see [`crate::workload::label`].
+    pub label: u64,
+    /// Thread-group id in the initial pid namespace.
+    pub pid: u32,
+    /// Nanoseconds since boot at which the process started.
+    pub start_time: u64,
+    pub uid: u32,
+    pub gid: u32,
+    /// Id of the task's cgroup.
+    pub cgroup: u64,
+    /// Cookie of the network namespace.
+    pub netns: u64,
+    /// Cookie of the workload's socket.
+    pub cookie: u64,
+    /// `CLOCK_MONOTONIC`, nanoseconds, at the call.
+    pub called_at: u64,
+    /// `SO_MARK`, and the device the socket was bound to (0: none), for the upstream socket to repeat.
+    pub mark: u32,
+    pub ifindex: u32,
+}
+
+/// Why an accepted connection has no origin.
+#[derive(Debug, thiserror::Error)]
+pub enum NoOrigin {
+    #[error("the connection did not come through the fence")]
+    NoRecord,
+    #[error("the kernel's record cannot be read: {0}")]
+    Unreadable(#[from] FenceError),
+}
+
+/// The listeners of one network namespace: v4 on every 127/8 address, v6 on ::1 where the host has it.
+#[derive(Debug)]
+pub struct Listeners {
+    v4: TcpListener,
+    v6: Option<TcpListener>,
+    port: u16,
+    netns: u64,
+}
+
+impl Listeners {
+    /// Opens the listeners in the current network namespace. `port` 0 takes a free one.
+    ///
+    /// # Errors
+    /// The port is taken; the loopback cannot be bound. Call it within a tokio runtime.
+    pub fn open(port: u16) -> io::Result<Self> {
+        let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).map_err(|fault| named(fault, port))?;
+        let port = v4.local_addr()?.port();
+        let netns = netns_cookie(&v4)?;
+        // A host without IPv6 serves no v6: the hook refuses it, and clients fall back to v4.
+        let v6 = match bind_loopback(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
+            Ok(v6) => Some(v6),
+            Err(fault) if lacks_v6(&fault) => None,
+            Err(fault) => return Err(named(fault, port)),
+        };
+        let into_tokio = |listener: std::net::TcpListener| TcpListener::from_std(listener);
+        Ok(Self { v4: into_tokio(v4)?, v6: v6.map(into_tokio).transpose()?, port, netns })
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Cookie of the namespace that these listeners serve.
+    #[must_use]
+    pub fn netns(&self) -> u64 {
+        self.netns
+    }
+
+    /// Turns the labelled connections of this network namespace here.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn publish(&self, fence: &Fence) -> Result<(), FenceError> {
+        let port6 = if self.v6.is_some() { self.port } else { 0 };
+        fence.serve(self.netns, weir_ebpf::Listener { port4: self.port, port6 })
+    }
+
+    /// The next connection. A stream without origin is set to be reset when it is dropped; audit it, then drop it.
+    ///
+    /// # Errors
+    /// The listening socket itself failed. Lack of descriptors or memory is waited out.
+    pub async fn accept(&self, fence: &Fence) -> io::Result<(TcpStream, Result<Origin, NoOrigin>)> {
+        loop {
+            let accepted = match &self.v6 {
+                Some(v6) => tokio::select! { done = self.v4.accept() => done, done = v6.accept() => done },
+                None => self.v4.accept().await,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let origin = origin_of(&stream, fence);
+                    if origin.is_err() {
+                        reset_on_drop(&stream);
+                    }
+                    return Ok((stream, origin));
+                }
+                Err(fault) if is_passing(&fault) => tokio::time::sleep(PAUSE).await,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+}
+
+/// Makes the kernel send RST instead of FIN when the stream is dropped.
+pub fn reset_on_drop(stream: &TcpStream) {
+    // It fails only on a socket that is closed already.
+    let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+}
+
+fn origin_of(stream: &TcpStream, fence: &Fence) -> Result<Origin, NoOrigin> {
+    let record = fence.origin(stream)?.ok_or(NoOrigin::NoRecord)?;
+    Ok(Origin::from(record))
+}
+
+impl From<weir_ebpf::Origin> for Origin {
+    fn from(record: weir_ebpf::Origin) -> Self {
+        let ip = |bytes: [u8; 16]| IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical();
+        let source = ip(record.source);
+        Self {
+            destination: SocketAddr::new(ip(record.address), record.port),
+            source: (!source.is_unspecified()).then_some(source),
+            label: record.label,
+            pid: record.tgid,
+            start_time: record.start_boottime,
+            uid: record.uid,
+            gid: record.gid,
+            cgroup: record.cgroup,
+            netns: record.netns,
+            cookie: record.cookie,
+            called_at: record.ktime,
+            mark: record.mark,
+            ifindex: record.ifindex,
+        }
+    }
+}
+
+/// Wildcard on `lo`: every address of 127/8 is served, and nothing that came over a wire.
+fn bind_loopback(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    bind_to_lo(&socket)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn bind_to_lo(socket: &impl AsFd) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let name = b"lo\0";
+    // SAFETY: the name is valid for the length given; the kernel only reads it.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTODEVICE,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        )
+    };
+    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Cookie of a socket's network namespace, as the kernel programs see it.
+///
+/// # Errors
+/// The kernel is older than 5.14.
+pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    use std::os::fd::AsRawFd;
+    /// `SO_NETNS_COOKIE` (Linux 5.14).
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: eight bytes for a value of eight bytes.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if failed == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+fn named(fault: io::Error, port: u16) -> io::Error {
+    if fault.kind() == io::ErrorKind::AddrInUse {
+        return io::Error::new(
+            fault.kind(),
+            format!("port {port} on the loopback is taken: choose another fence.port, or 0 for a free one"),
+        );
+    }
+    fault
+}
+
+fn lacks_v6(fault: &io::Error) -> bool {
+    matches!(fault.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+/// Failures of one accept that pass: the peer gave up, or we lack descriptors or memory for a moment.
+fn is_passing(fault: &io::Error) -> bool {
+    matches!(
+        fault.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EINTR)
+    )
+}
+
+/// Handshakes that may wait for `accept`; the kernel caps it at net.core.somaxconn. A full queue stalls a connect by 1 s.
+const BACKLOG: i32 = 16_384;
+/// Rest after an accept that failed for lack of descriptors, so that the loop does not spin.
+const PAUSE: Duration = Duration::from_millis(20);

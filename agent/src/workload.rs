@@ -1,1 +1,212 @@
-//! cgroup to label to identity.
+//! Cgroup → label → identity. Labels are set by path, before the first process connects where the watch is in time;
+//! the kernel hands a label's number back with each connection, and the identity is made here, once a connection.
+//! It refuses to trust a process name, and to make an identity for a label that the configuration does not know.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Mutex;
+
+use weir_core::identity::{Class, Identity, Process};
+
+use crate::config::{Config, IdentityClass, Person, Workload};
+use crate::kernel::{Fence, FenceError, cgroup};
+use crate::listen::Origin;
+
+pub mod executable;
+mod glob;
+mod watch;
+
+pub use watch::Watch;
+
+/// Number of a label in the kernel: FNV-1a of its name, so that it means the same after a restart with another
+/// configuration, and sockets stamped before it keep their meaning. Never 0, which is "no label".
+#[must_use]
+pub fn label(name: &str) -> u64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    hash.max(1)
+}
+
+/// A connection whose label the configuration does not know (any more): it must be refused.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("the kernel's label {0:#x} belongs to no configured workload")]
+pub struct UnknownLabel(pub u64);
+
+/// Two workload names with one number.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("workloads {0:?} and {1:?} have the same number: rename one")]
+pub struct SameNumber(String, String);
+
+/// The configured workloads and the people behind uids.
+#[derive(Debug)]
+pub struct Workloads {
+    by_label: HashMap<u64, Workload>,
+    /// In the order of the configuration: the first match wins.
+    patterns: Vec<(glob::Pattern, u64)>,
+    people: Vec<Person>,
+    executables: Mutex<executable::Cache>,
+}
+
+impl Workloads {
+    /// # Errors
+    /// Two names that share a number.
+    pub fn new(config: &Config) -> Result<Self, SameNumber> {
+        let mut by_label = HashMap::new();
+        let mut patterns = Vec::new();
+        for workload in &config.workloads {
+            let number = label(&workload.name);
+            if let Some(other) = by_label.insert(number, workload.clone()) {
+                return Err(SameNumber(other.name, workload.name.clone()));
+            }
+            // `weir run` puts its commands here.
+            patterns.push((glob::Pattern::new(&run_cgroup(&workload.name)), number));
+        }
+        for workload in &config.workloads {
+            if let Some(cgroup) = &workload.cgroup {
+                patterns.push((glob::Pattern::new(cgroup), label(&workload.name)));
+            }
+        }
+        Ok(Self { by_label, patterns, people: config.people.clone(), executables: Mutex::default() })
+    }
+
+    /// Number for a cgroup path below the attach point; `None` is unlabelled by itself (its parents may be labelled).
+    #[must_use]
+    pub fn number_for(&self, path: &str) -> Option<u64> {
+        self.patterns.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, number)| *number)
+    }
+
+    /// Makes the cgroups of `weir run` and labels everything that is there now. Labels that no longer hold are removed.
+    ///
+    /// # Errors
+    /// A cgroup cannot be made or a label cannot be set.
+    pub fn apply(&self, fence: &Fence) -> Result<(), FenceError> {
+        for workload in self.by_label.values() {
+            let folder = fence.tree().make(&run_cgroup(&workload.name))?;
+            cgroup::sweep(&folder);
+        }
+        let mut wanted = HashMap::new();
+        watch::walk(fence.tree().root(), &mut |folder| {
+            if let Some((id, number)) = self.number_of(fence, folder) {
+                wanted.insert(id, number);
+            }
+        });
+        // New labels first: no cgroup is without one in between.
+        for (id, number) in &wanted {
+            fence.label(*id, *number)?;
+        }
+        for (id, _) in fence.labels()? {
+            if !wanted.contains_key(&id) {
+                fence.unlabel(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Labels a cgroup that has just appeared.
+    fn appeared(&self, fence: &Fence, folder: &Path) -> Result<(), FenceError> {
+        match self.number_of(fence, folder) {
+            Some((id, number)) => fence.label(id, number),
+            None => Ok(()),
+        }
+    }
+
+    fn number_of(&self, fence: &Fence, folder: &Path) -> Option<(u64, u64)> {
+        let number = self.number_for(&fence.tree().below(folder)?)?;
+        Some((cgroup::id(folder).ok()?, number))
+    }
+
+    /// Who is behind a connection. Blocks for as long as hashing a new executable takes; results are kept.
+    ///
+    /// # Errors
+    /// The label belongs to no workload of this configuration.
+    pub fn identify(&self, fence: &Fence, origin: &Origin) -> Result<Identity, UnknownLabel> {
+        let workload = self.by_label.get(&origin.label).ok_or(UnknownLabel(origin.label))?;
+        let person = self.people.iter().find(|person| person.uids.contains(&origin.uid));
+        let folder = fence.tree().folder_of(origin.cgroup);
+        let cgroup = folder.and_then(|folder| fence.tree().below(&folder)).unwrap_or_default();
+        let executable = executable::of(origin.pid, origin.start_time, &self.executables).unwrap_or_default();
+        Ok(Identity {
+            workload: workload.name.clone(),
+            owner: workload.owner.clone(),
+            user: person.map(|person| person.user.clone()).unwrap_or_default(),
+            groups: person.map(|person| person.groups.clone()).unwrap_or_default(),
+            class: class(workload.class),
+            process: Process {
+                pid: origin.pid,
+                start_time: origin.start_time,
+                uid: origin.uid,
+                exe: executable.path,
+                exe_sha256: executable.sha256,
+                container: container(&cgroup),
+                cgroup,
+            },
+        })
+    }
+}
+
+/// Where `weir run --workload NAME` puts its commands, below the attach point.
+#[must_use]
+pub fn run_cgroup(name: &str) -> String {
+    format!("weir.run/{name}")
+}
+
+fn class(class: IdentityClass) -> Class {
+    match class {
+        IdentityClass::Human => Class::Human,
+        IdentityClass::Service => Class::Service,
+        IdentityClass::Ci => Class::Ci,
+        IdentityClass::Agent => Class::Agent,
+    }
+}
+
+/// The id of the innermost container that a cgroup path names: 64 hex digits in a segment, as Docker, containerd,
+/// CRI-O and Podman write them (`docker-<id>.scope`, `cri-containerd-<id>.scope`, `/docker/<id>`, `libpod-<id>.scope`).
+fn container(path: &str) -> String {
+    let id_of = |segment: &str| {
+        let bare = segment.strip_suffix(".scope").unwrap_or(segment);
+        let id = bare.rsplit('-').next()?;
+        (id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    };
+    path.rsplit('/').find_map(id_of).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(workloads: &str) -> Config {
+        let folder = std::env::temp_dir().join(format!("weir-workload-{}-{}", std::process::id(), label(workloads)));
+        std::fs::write(&folder, format!("policies: /p\naudit: {{dir: /a}}\nworkloads: {workloads}\n")).unwrap();
+        let config = Config::load(&folder).unwrap();
+        std::fs::remove_file(folder).unwrap();
+        config
+    }
+
+    #[test]
+    fn the_first_match_wins_and_runs_are_always_their_own() {
+        let config = config(
+            "[{name: a, cgroup: \"system.slice/pay*.service\"}, {name: b, cgroup: \"*/*.service\"}, {name: c}]",
+        );
+        let workloads = Workloads::new(&config).unwrap();
+        assert_eq!(workloads.number_for("system.slice/pay-2.service"), Some(label("a")));
+        assert_eq!(workloads.number_for("system.slice/web.service"), Some(label("b")));
+        assert_eq!(workloads.number_for("weir.run/c"), Some(label("c")));
+        assert_eq!(workloads.number_for("system.slice"), None);
+    }
+
+    #[test]
+    fn containers_are_read_from_the_path() {
+        let id = "0123456789abcdef".repeat(4);
+        assert_eq!(container(&format!("system.slice/docker-{id}.scope")), id);
+        assert_eq!(container(&format!("docker/{id}/init")), id);
+        assert_eq!(container("system.slice/web.service"), "");
+        assert_eq!(container(&format!("x/{}", &id[..63])), "");
+    }
+
+    #[test]
+    fn labels_differ_and_are_never_zero() {
+        assert_ne!(label("a"), label("b"));
+        assert_ne!(label(""), 0);
+    }
+}

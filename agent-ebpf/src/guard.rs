@@ -1,0 +1,45 @@
+//! The agent's port stays the agent's, also while it is dead: nobody else may bind it, by name or by luck.
+//! The hook runs after the kernel has chosen the port, so `bind(0)` is judged by what it got.
+
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
+use aya_ebpf::macros::cgroup_sock;
+use aya_ebpf::programs::SockContext;
+use core::ptr::{addr_of, read_volatile};
+use weir_ebpf::Counter;
+
+use crate::create::SOCK_STREAM;
+use crate::label;
+use crate::maps::LISTENERS;
+use crate::refusal::Refusal;
+
+#[cgroup_sock(post_bind4)]
+pub fn post_bind4(ctx: SockContext) -> i32 {
+    judge(&ctx)
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn post_bind6(ctx: SockContext) -> i32 {
+    judge(&ctx)
+}
+
+#[inline(always)]
+fn judge(ctx: &SockContext) -> i32 {
+    crate::refusal::answer(ctx, keep_port(ctx))
+}
+
+#[inline(always)]
+fn keep_port(ctx: &SockContext) -> Result<(), Refusal> {
+    // SAFETY: the context of this program, one volatile load a field.
+    let (kind, port) =
+        unsafe { (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).src_port))) };
+    if kind != SOCK_STREAM {
+        return Ok(());
+    }
+    // SAFETY: the context of this program.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    // SAFETY: read once.
+    let Some(listener) = (unsafe { LISTENERS.get(netns) }) else { return Ok(()) };
+    let ours = port != 0 && (port == u32::from(listener.port4) || port == u32::from(listener.port6));
+    if ours && !label::is_agent() { Err(Refusal::denied(Counter::Bind)) } else { Ok(()) }
+}

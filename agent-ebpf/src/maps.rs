@@ -1,0 +1,91 @@
+//! The maps. They refuse to lose what outlives a handshake: long-lived state lies on the socket, nothing is evicted.
+
+use aya_ebpf::Global;
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
+use aya_ebpf::btf_maps::SkStorage;
+use aya_ebpf::helpers::generated::bpf_sk_storage_get;
+use aya_ebpf::macros::{btf_map, map};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use weir_ebpf::{Address, Counter, Dialled, Failure, Listener, Origin, SocketName, Stamp, Tuple, slot};
+
+#[map]
+pub static STATE: Array<u64> = Array::with_max_entries(slot::COUNT, 0);
+#[map]
+pub static LABELS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+#[map]
+pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+/// A plain hash on purpose: eviction would be a wrong answer, a full map is only a refusal.
+#[map]
+pub static HANDSHAKES: HashMap<Tuple, Origin> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+/// Evicting a failure costs one more dial.
+#[map]
+pub static FAILURES: LruHashMap<Dialled, Failure> = LruHashMap::with_max_entries(4_096, 0);
+#[map]
+pub static RESOLVERS: HashMap<Address, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+#[map]
+pub static SOCKET_NAMES: HashMap<SocketName, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+#[btf_map]
+static STAMPS: SkStorage<Stamp> = SkStorage::new();
+#[btf_map]
+static ORIGINS: SkStorage<Origin> = SkStorage::new();
+
+/// 1 where the kernel has `bpf_set_retval` (5.18); without it every refusal is EPERM.
+#[unsafe(no_mangle)]
+static HAS_SET_RETVAL: Global<u32> = Global::new(0);
+
+pub fn has_set_retval() -> bool {
+    HAS_SET_RETVAL.load() != 0
+}
+
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(cell) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: the cell belongs to this CPU, and programs of this kind do not interrupt themselves.
+        unsafe { *cell += 1 }
+    }
+}
+
+/// The stamp of a socket, if it has one.
+///
+/// # Safety
+/// `sk` is null-checked and came from the context or from `bpf_sk_fullsock`.
+#[inline(always)]
+pub unsafe fn stamp<'a, S>(sk: *mut S) -> Option<&'a mut Stamp> {
+    // SAFETY: the caller's promise; the helper returns null or the value's address, valid until the program ends.
+    unsafe {
+        let map = core::ptr::addr_of!(STAMPS).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Stamp>().as_mut()
+    }
+}
+
+/// The stamp of a socket, made (as zeros) if it has none. `None`: the kernel has no room, which a workload can bring
+/// about by filling its own option memory, so it must end in a refusal.
+///
+/// # Safety
+/// As [`stamp`].
+#[inline(always)]
+pub unsafe fn stamp_or_new<'a, S>(sk: *mut S) -> Option<&'a mut Stamp> {
+    // SAFETY: as above.
+    unsafe {
+        let map = core::ptr::addr_of!(STAMPS).cast_mut().cast();
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags).cast::<Stamp>().as_mut()
+    }
+}
+
+/// Lays `origin` on an accepted socket; false when the kernel has no room.
+///
+/// # Safety
+/// As [`stamp`].
+#[inline(always)]
+pub unsafe fn hand_over<S>(sk: *mut S, origin: *mut Origin) -> bool {
+    // SAFETY: as above; `origin` points to a whole record.
+    unsafe {
+        let map = core::ptr::addr_of!(ORIGINS).cast_mut().cast();
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        !bpf_sk_storage_get(map, sk.cast(), origin.cast(), flags).is_null()
+    }
+}

@@ -1,0 +1,80 @@
+//! Local sockets that lead past the fence: a labelled task may not connect to a database's unix socket by its name.
+//! It refuses names, not files: a symlink of another name is not seen here (a BPF LSM would see the file itself).
+//!
+//! The agent loads this program by itself (kernel 6.7), since its attach type is newer than the loader library; it may
+//! use pinned maps only, and no function that is not inlined.
+
+use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+use core::ffi::c_void;
+use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName};
+
+use crate::maps::{self, SOCKET_NAMES};
+use crate::label;
+
+/// `sun_path` (unix(7)).
+const PATH_BYTES: usize = 108;
+/// `sun_family`.
+const FAMILY_BYTES: usize = 2;
+
+/// `struct bpf_sock_addr_kern` (include/linux/filter.h); the verifier checks each load against the kernel's own BTF.
+#[repr(C)]
+struct KernContext {
+    sk: *const c_void,
+    address: *const u8,
+    scratch: u64,
+    hook: *const c_void,
+    length: u32,
+}
+
+// Its section only says which kind of program it is; the agent gives the attach type.
+#[cgroup_sock_addr(connect4)]
+pub fn connect_unix(ctx: SockAddrContext) -> i32 {
+    if label::is_agent() || label::of_task() == label::NONE || !is_refused(&ctx) {
+        return 1;
+    }
+    maps::count(Counter::Unix);
+    0
+}
+
+#[inline(always)]
+fn is_refused(ctx: &SockAddrContext) -> bool {
+    let mut path = [0_u8; PATH_BYTES + SOCKET_NAME_BYTES];
+    // SAFETY: a kernel function by a number that the agent replaces with its BTF id before loading.
+    let length = unsafe {
+        let cast: unsafe extern "C" fn(*mut c_void) -> *const KernContext =
+            core::mem::transmute(CAST_TO_KERN_CTX as usize);
+        let context = cast(ctx.sock_addr.cast());
+        let length = core::ptr::read_volatile(core::ptr::addr_of!((*context).length)) as usize;
+        let address = core::ptr::read_volatile(core::ptr::addr_of!((*context).address));
+        let from = address.add(FAMILY_BYTES).cast::<c_void>();
+        if bpf_probe_read_kernel(path.as_mut_ptr().cast(), PATH_BYTES as u32, from) != 0 {
+            // Unreadable: closed.
+            return true;
+        }
+        length
+    };
+    let mut start = 0;
+    for at in 0..PATH_BYTES {
+        // Beyond its length the kernel's copy holds whatever was there before.
+        if at + FAMILY_BYTES >= length || path[at] == 0 {
+            break;
+        }
+        if path[at] == b'/' {
+            start = at + 1;
+        }
+    }
+    let mut name: SocketName = [0; SOCKET_NAME_BYTES];
+    if start > PATH_BYTES {
+        return true;
+    }
+    // SAFETY: `start` is at most PATH_BYTES, and the buffer has room for a name after that. A helper copies because
+    // a loop over a moving index would be copied out by the compiler for each index.
+    let failed = unsafe {
+        let from = path.as_ptr().add(start).cast::<c_void>();
+        bpf_probe_read_kernel(name.as_mut_ptr().cast(), SOCKET_NAME_BYTES as u32, from)
+    };
+    // SAFETY: only its presence is read.
+    failed != 0 || unsafe { SOCKET_NAMES.get(name) }.is_some()
+}

@@ -1,0 +1,109 @@
+//! The wall: what leaves a labelled socket must be a turned connection, an answer on one, or a DNS question. The
+//! hooks before it give good errors; this one is the guarantee for IP. It refuses by dropping, and counts.
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated::bpf_sk_fullsock;
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use core::ptr::{addr_of, read_volatile};
+use weir_ebpf::{Counter, Stamp};
+
+use crate::create::{IPPROTO_TCP, IPPROTO_UDP};
+use crate::peer::{self, Words};
+use crate::{label, maps, udp};
+
+const PASS: i32 = 1;
+const DROP: i32 = 0;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    if may_leave(&ctx) {
+        return PASS;
+    }
+    maps::count(Counter::Wall);
+    DROP
+}
+
+#[inline(always)]
+fn may_leave(ctx: &SkBuffContext) -> bool {
+    let Some(packet) = Packet::parse(ctx) else {
+        // Unreadable for us: only unlabelled sockets may send it.
+        return is_free(ctx.skb.skb);
+    };
+    if packet.continues() || is_free(ctx.skb.skb) {
+        return true;
+    }
+    match packet.protocol {
+        IPPROTO_TCP => {
+            let turned = stamp(ctx.skb.skb).map_or(0, |stamp| stamp.turned);
+            turned != 0 && u32::from(packet.port) == turned && peer::is_loopback(packet.destination)
+        }
+        IPPROTO_UDP => packet.port == 53 && udp::is_resolver(packet.destination),
+        // ICMP, SCTP, fragments with their header elsewhere, v6 extension headers: nothing a labelled socket needs.
+        _ => false,
+    }
+}
+
+/// Does the fence not concern this packet's socket?
+#[inline(always)]
+fn is_free(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context of this program.
+    unsafe {
+        label::is_agent_packet(skb)
+            || (label::of_packet(skb) == label::NONE && stamp(skb).is_none_or(|stamp| stamp.label == label::NONE))
+    }
+}
+
+#[inline(always)]
+fn stamp<'a>(skb: *mut __sk_buff) -> Option<&'a mut Stamp> {
+    // SAFETY: the context of this program; both pointers are null-checked before use.
+    unsafe {
+        let sk = read_volatile(addr_of!((*skb).__bindgen_anon_2.sk));
+        if sk.is_null() {
+            return None;
+        }
+        let full = bpf_sk_fullsock(sk);
+        if full.is_null() {
+            return None;
+        }
+        maps::stamp(full)
+    }
+}
+
+struct Packet {
+    destination: Words,
+    protocol: u32,
+    /// Destination port in host order.
+    port: u16,
+    /// TCP flags.
+    flags: u8,
+}
+
+impl Packet {
+    #[inline(always)]
+    fn parse(ctx: &SkBuffContext) -> Option<Self> {
+        let first: u8 = ctx.load(0).ok()?;
+        let (protocol, destination, header) = match first >> 4 {
+            4 => (ctx.load::<u8>(9).ok()?, peer::mapped(ctx.load(16).ok()?), usize::from(first & 0x0f) * 4),
+            6 => (ctx.load::<u8>(6).ok()?, ctx.load::<Words>(24).ok()?, 40),
+            _ => return None,
+        };
+        let protocol = u32::from(protocol);
+        let (mut port, mut flags) = (0, 0);
+        if protocol == IPPROTO_TCP || protocol == IPPROTO_UDP {
+            port = u16::from_be(ctx.load(header + 2).ok()?);
+        }
+        if protocol == IPPROTO_TCP {
+            flags = ctx.load(header + 13).ok()?;
+        }
+        Some(Self { destination, protocol, port, flags })
+    }
+
+    /// Part of a TCP connection whose first packet was judged, or an answer on an accepted one.
+    #[inline(always)]
+    fn continues(&self) -> bool {
+        self.protocol == IPPROTO_TCP && (self.flags & SYN == 0 || self.flags & ACK != 0)
+    }
+}

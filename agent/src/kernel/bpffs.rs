@@ -1,0 +1,91 @@
+//! The folder of the pins: a bpffs that only root enters. It refuses to share a folder between two agents.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::mount::MountFlags;
+
+use super::FenceError;
+
+/// Where the pins of this layout lie below `fence.bpffs`.
+#[must_use]
+pub fn folder(bpffs: &Path) -> PathBuf {
+    bpffs.join(weir_ebpf::LAYOUT)
+}
+
+/// Makes the folder, on a bpffs that is mounted here if there is none.
+pub(super) fn prepare(bpffs: &Path) -> Result<PathBuf, FenceError> {
+    let fault = |source| FenceError::NoBpffs { path: bpffs.into(), source };
+    let host = Path::new("/sys/fs/bpf");
+    if bpffs.starts_with(host) && !is_bpffs(host) {
+        mount(host).map_err(fault)?;
+    }
+    make(bpffs).map_err(fault)?;
+    if !is_bpffs(bpffs) {
+        mount(bpffs).map_err(fault)?;
+    }
+    let folder = folder(bpffs);
+    make(&folder).map_err(fault)?;
+    Ok(folder)
+}
+
+/// Held until the descriptor is closed; the kernel lets go of it when the agent dies.
+pub(super) fn lock(folder: &Path) -> Result<OwnedFd, FenceError> {
+    let fault = |source: io::Error| FenceError::NoBpffs { path: folder.into(), source };
+    let fd = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|errno| fault(errno.into()))?;
+    match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(fd),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(FenceError::Held(folder.into())),
+        Err(errno) => Err(fault(errno.into())),
+    }
+}
+
+/// Removes every pin in the folder, links first, and the folder.
+pub(super) fn remove(folder: &Path) -> io::Result<()> {
+    let mut pins: Vec<PathBuf> =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
+    pins.sort_by_key(|path| !is_link_pin(path));
+    pins.iter().try_for_each(std::fs::remove_file)?;
+    std::fs::remove_dir(folder)
+}
+
+/// Removes the pins of other versions once the new ones are attached, so that no moment is unguarded.
+pub(super) fn remove_old_layouts(bpffs: &Path) {
+    let Ok(entries) = std::fs::read_dir(bpffs) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let is_layout = name.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
+        if is_layout && name != weir_ebpf::LAYOUT {
+            if let Err(fault) = remove(&entry.path()) {
+                tracing::warn!(path = %entry.path().display(), %fault, "cannot remove the pins of another version");
+            }
+        }
+    }
+}
+
+/// Pins of links are named after their program, in lower case; pins of maps are in upper case.
+fn is_link_pin(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()))
+}
+
+fn is_bpffs(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
+}
+
+fn make(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn mount(path: &Path) -> io::Result<()> {
+    make(path)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    Ok(rustix::mount::mount("bpf", path, "bpf", flags, c"mode=0700")?)
+}
+
+/// statfs(2).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;

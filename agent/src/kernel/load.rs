@@ -1,0 +1,144 @@
+//! The object into the kernel: load all programs first, then attach each one or swap it into the link that an earlier
+//! agent pinned. It refuses to detach before it has attached.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use aya::programs::{Program, ProgramType};
+use aya::sys::{BpfHelper, is_helper_supported};
+
+use super::btf::TaskOffsets;
+use super::{FenceError, Tree, sys, unix};
+
+/// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
+const PROGRAMS: [(&str, u32); 11] = [
+    ("egress", 1),
+    ("sock_create", 2),
+    ("handover", 3),
+    ("post_bind4", 12),
+    ("post_bind6", 13),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+    ("connect4", 10),
+    ("connect6", 11),
+];
+
+/// Run before programs of child cgroups (kernel 6.15): a child's rewrite would falsify the record.
+const BPF_F_PREORDER: u32 = 1 << 6;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf.o"));
+
+/// Loads maps (or opens their pins) and programs; attaches nothing.
+pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
+    check_privileges()?;
+    let task = TaskOffsets::of_this_kernel()?;
+    let set_retval = u32::from(
+        is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
+    );
+    let level: u8 = if tracing::enabled!(target: "weir::kernel", tracing::Level::DEBUG) { 4 } else { 0 };
+    let mut loader = aya::EbpfLoader::new();
+    loader
+        .override_global("HAS_SET_RETVAL", &set_retval, true)
+        .override_global("TASK_GROUP_LEADER", &task.group_leader, true)
+        .override_global("TASK_START_BOOTTIME", &task.start_boottime, true)
+        .override_global("AYA_LOG_LEVEL", &level, true);
+    for name in weir_ebpf::map::PINNED {
+        loader.map_pin_path(name, folder.join(name));
+    }
+    let mut object = loader.load(OBJECT).map_err(|fault| FenceError::Object(chain(&fault)))?;
+    for (name, _) in PROGRAMS {
+        let program = object.program_mut(name).ok_or_else(|| missing(name))?;
+        let done = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            Program::CgroupSkb(program) => program.load(),
+            Program::SockOps(program) => program.load(),
+            _ => return Err(missing(name)),
+        };
+        done.map_err(|fault| FenceError::Program { program: name.into(), message: chain(&fault) })?;
+    }
+    Ok(object)
+}
+
+/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
+/// layers that this kernel does not have.
+pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<Vec<&'static str>, FenceError> {
+    let mut fresh = Vec::new();
+    for (name, attach_type) in PROGRAMS {
+        let fault = |source: std::io::Error| FenceError::Program { program: name.into(), message: source.to_string() };
+        let program = object.program(name).ok_or_else(|| missing(name))?;
+        let fd = program.fd().map_err(|fault| FenceError::Object(chain(&fault)))?.as_fd();
+        let pin = folder.join(name);
+        match attach_one(fd, attach_type, &pin, tree) {
+            Ok(true) => fresh.push(pin),
+            Ok(false) => {}
+            Err(source) => {
+                // Half a fence would be worse than none: take back what this call attached.
+                for pin in fresh {
+                    let _ = std::fs::remove_file(pin);
+                }
+                return Err(fault(source));
+            }
+        }
+    }
+    let mut missing = Vec::new();
+    if let Err(fault) = unix::attach(OBJECT, folder, tree) {
+        tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
+        missing.push("unix");
+    }
+    Ok(missing)
+}
+
+/// True when a new link was made, false when a pinned one was taken over.
+pub(super) fn attach_one(program: BorrowedFd<'_>, attach_type: u32, pin: &Path, tree: &Tree) -> std::io::Result<bool> {
+    if let Ok(link) = sys::open_pin(pin) {
+        // A link whose cgroup was removed, or that hangs elsewhere, is replaced: new first, then the old one goes.
+        if sys::link_cgroup(link.as_fd())? == tree.id() && sys::link_update(link.as_fd(), program).is_ok() {
+            return Ok(false);
+        }
+        let fresh = link_create(program, attach_type, tree)?;
+        std::fs::remove_file(pin)?;
+        sys::pin(fresh.as_fd(), pin)?;
+        return Ok(true);
+    }
+    let link = link_create(program, attach_type, tree)?;
+    sys::pin(link.as_fd(), pin)?;
+    Ok(true)
+}
+
+fn link_create(program: BorrowedFd<'_>, attach_type: u32, tree: &Tree) -> std::io::Result<std::os::fd::OwnedFd> {
+    sys::link_create(program, tree.as_fd(), attach_type, BPF_F_PREORDER)
+        .or_else(|_| sys::link_create(program, tree.as_fd(), attach_type, 0))
+}
+
+fn check_privileges() -> Result<(), FenceError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0);
+    let missing: Vec<&str> = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")]
+        .into_iter()
+        .filter(|(bit, _)| effective >> bit & 1 == 0)
+        .map(|(_, name)| name)
+        .collect();
+    if missing.is_empty() { Ok(()) } else { Err(FenceError::Privileges(format!("missing: {}", missing.join(", ")))) }
+}
+
+fn missing(name: &str) -> FenceError {
+    FenceError::Object(format!("program {name} is missing or of another kind"))
+}
+
+fn chain(fault: &dyn std::error::Error) -> String {
+    let mut text = fault.to_string();
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

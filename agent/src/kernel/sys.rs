@@ -1,0 +1,176 @@
+//! The bpf(2) calls that aya does not offer for cgroup links and pinned maps. Every one returns the errno it got.
+//! It refuses to know what the programs do.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
+
+const BPF_MAP_LOOKUP_ELEM: u32 = 1;
+const BPF_MAP_UPDATE_ELEM: u32 = 2;
+const BPF_MAP_DELETE_ELEM: u32 = 3;
+const BPF_MAP_GET_NEXT_KEY: u32 = 4;
+const BPF_PROG_LOAD: u32 = 5;
+const BPF_OBJ_PIN: u32 = 6;
+const BPF_OBJ_GET: u32 = 7;
+const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+const BPF_LINK_CREATE: u32 = 28;
+const BPF_LINK_UPDATE: u32 = 29;
+
+/// `union bpf_attr` is larger on newer kernels; they take a shorter one as zero-filled.
+#[repr(C, align(8))]
+struct Attr([u8; 128]);
+
+impl Attr {
+    fn new() -> Self {
+        Self([0; 128])
+    }
+
+    fn u32(mut self, at: usize, value: u32) -> Self {
+        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn u64(mut self, at: usize, value: u64) -> Self {
+        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+
+    fn fd(self, at: usize, fd: &impl AsRawFd) -> Self {
+        self.u32(at, fd.as_raw_fd() as u32)
+    }
+
+    /// # Safety
+    /// Every pointer laid into the block points to memory of the size this command reads or writes.
+    unsafe fn call(&mut self, command: u32) -> io::Result<RawFd> {
+        // SAFETY: the block is valid for its length; the rest is the caller's promise.
+        let done = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
+        if done < 0 { Err(io::Error::last_os_error()) } else { Ok(done as RawFd) }
+    }
+}
+
+/// Loads a program that uses no BTF of its own. `program_type` and `attach_type` as in `enum bpf_prog_type` and
+/// `enum bpf_attach_type`.
+pub(super) fn program_load(
+    instructions: &[u8],
+    license: &std::ffi::CStr,
+    program_type: u32,
+    attach_type: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new()
+        .u32(0, program_type)
+        .u32(4, (instructions.len() / 8) as u32)
+        .u64(8, instructions.as_ptr().expose_provenance() as u64)
+        .u64(16, license.as_ptr().expose_provenance() as u64)
+        .u32(68, attach_type);
+    // SAFETY: the instructions are valid for the count given, the license ends with NUL, both outlive the call.
+    unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Attaches a program to a cgroup by a link.
+pub(super) fn link_create(
+    program: BorrowedFd<'_>,
+    cgroup: BorrowedFd<'_>,
+    attach_type: u32,
+    flags: u32,
+) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new().fd(0, &program).fd(4, &cgroup).u32(8, attach_type).u32(12, flags);
+    // SAFETY: no pointers; the kernel returns a new descriptor.
+    unsafe { attr.call(BPF_LINK_CREATE).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Swaps the program of a link without a gap.
+pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::new().fd(0, &link).fd(4, &program);
+    // SAFETY: no pointers.
+    unsafe { attr.call(BPF_LINK_UPDATE).map(drop) }
+}
+
+/// Cgroup id a link is attached to; 0 after that cgroup was removed.
+pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
+    // struct bpf_link_info: type, id, prog_id, (pad), then for cgroup links the id as u64 at 16.
+    let mut info = [0_u8; 64];
+    object_info(link, &mut info)?;
+    let mut id = [0; 8];
+    id.copy_from_slice(&info[16..24]);
+    Ok(u64::from_ne_bytes(id))
+}
+
+/// Key and value size of a map.
+pub(super) fn map_sizes(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
+    // struct bpf_map_info: type, id, key_size, value_size, …
+    let mut info = [0_u8; 64];
+    object_info(map, &mut info)?;
+    let word = |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
+    Ok((word(8), word(12)))
+}
+
+fn object_info(object: BorrowedFd<'_>, info: &mut [u8; 64]) -> io::Result<()> {
+    let mut attr =
+        Attr::new().fd(0, &object).u32(4, info.len() as u32).u64(8, info.as_mut_ptr().expose_provenance() as u64);
+    // SAFETY: `info` is valid for the length given and outlives the call.
+    unsafe { attr.call(BPF_OBJ_GET_INFO_BY_FD).map(drop) }
+}
+
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_string(path)?;
+    let mut attr = Attr::new().u64(0, path.as_ptr().expose_provenance() as u64).fd(8, &object);
+    // SAFETY: the path ends with NUL and outlives the call.
+    unsafe { attr.call(BPF_OBJ_PIN).map(drop) }
+}
+
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    let mut attr = Attr::new().u64(0, path.as_ptr().expose_provenance() as u64);
+    // SAFETY: the path ends with NUL and outlives the call; the kernel returns a new descriptor.
+    unsafe { attr.call(BPF_OBJ_GET).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Reads a value into `value`; false when the key is absent.
+pub(super) fn map_lookup(map: BorrowedFd<'_>, key: &[u8], value: &mut [u8]) -> io::Result<bool> {
+    let mut attr = map_attr(map, key, value.as_mut_ptr());
+    // SAFETY: the table checked both sizes against the map's when it was opened.
+    absent_is_false(unsafe { attr.call(BPF_MAP_LOOKUP_ELEM) })
+}
+
+pub(super) fn map_update(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> io::Result<()> {
+    let mut attr = map_attr(map, key, value.as_ptr().cast_mut());
+    // SAFETY: as above; the kernel only reads the value.
+    unsafe { attr.call(BPF_MAP_UPDATE_ELEM).map(drop) }
+}
+
+/// Removes a key; false when it was absent.
+pub(super) fn map_delete(map: BorrowedFd<'_>, key: &[u8]) -> io::Result<bool> {
+    let mut attr = map_attr(map, key, std::ptr::null_mut());
+    // SAFETY: as above.
+    absent_is_false(unsafe { attr.call(BPF_MAP_DELETE_ELEM) })
+}
+
+/// Writes the key after `key` (the first one for `None`) to `next`; false at the end.
+pub(super) fn map_next_key(map: BorrowedFd<'_>, key: Option<&[u8]>, next: &mut [u8]) -> io::Result<bool> {
+    let mut attr = map_attr(map, key.unwrap_or(&[]), next.as_mut_ptr());
+    if key.is_none() {
+        attr = attr.u64(8, 0);
+    }
+    // SAFETY: as above; a null key asks for the first.
+    absent_is_false(unsafe { attr.call(BPF_MAP_GET_NEXT_KEY) })
+}
+
+fn map_attr(map: BorrowedFd<'_>, key: &[u8], value: *mut u8) -> Attr {
+    Attr::new()
+        .fd(0, &map)
+        .u64(8, key.as_ptr().expose_provenance() as u64)
+        .u64(16, value.expose_provenance() as u64)
+}
+
+fn absent_is_false(done: io::Result<RawFd>) -> io::Result<bool> {
+    match done {
+        Ok(_) => Ok(true),
+        Err(fault) if fault.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(fault) => Err(fault),
+    }
+}
+
+fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
+    use std::os::unix::ffi::OsStrExt;
+    std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}

@@ -1,0 +1,172 @@
+//! The fence against real sockets: every way out of a labelled cgroup, each beside an unlabelled one that succeeds.
+//! It attaches at a cgroup of its own with a bpffs of its own, never at the host's root. Needs root.
+
+mod probe;
+mod stage;
+
+use stage::{Stage, check};
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some("probe") {
+        probe::main(&arguments.collect::<Vec<_>>());
+        return;
+    }
+    if !rustix::process::geteuid().is_root() {
+        println!("fence: skipped, it needs root");
+        return;
+    }
+    let mut stage = Stage::set();
+    redirects(&mut stage);
+    origins(&mut stage);
+    ways_round(&mut stage);
+    datagrams(&mut stage);
+    guards(&mut stage);
+    failures(&mut stage);
+    death_and_return(&mut stage);
+    stage.finish();
+}
+
+fn redirects(stage: &mut Stage) {
+    let [v4, v6, mapped] = stage.servers();
+    for (name, address) in [("v4", &v4), ("v6", &v6), ("v4-mapped", &mapped)] {
+        let seen = stage.labelled(&["tcp", address]);
+        check(name, seen.starts_with("turned "), &seen);
+        let dst = if name == "v4-mapped" { &v4 } else { address };
+        check(name, seen.contains(&format!("dst={dst} ")), &seen);
+        check(&format!("{name}: getpeername shows the original"), seen.contains(&format!("peer={address} ")), &seen);
+        let plain = stage.plain(&["tcp", address]);
+        check(&format!("{name}: unlabelled goes direct"), plain.starts_with("direct "), &plain);
+    }
+    for way in ["tcp-nonblocking", "tcp-v6only", "tcp-bound", "tcp-device", "tcp-fastopen", "tcp-again"] {
+        let address = if way == "tcp-v6only" { &v6 } else { &v4 };
+        let seen = stage.labelled(&[way, address]);
+        check(way, seen.starts_with("turned ") && seen.contains(&format!("dst={address} ")), &seen);
+        let plain = stage.plain(&[way, address]);
+        check(&format!("{way}: unlabelled goes direct"), plain.starts_with("direct "), &plain);
+    }
+    let seen = stage.labelled_child(&["tcp", &v4]);
+    check("a child cgroup inherits the label", seen.starts_with("turned "), &seen);
+}
+
+fn origins(stage: &mut Stage) {
+    let [v4, ..] = stage.servers();
+    let seen = stage.labelled_as(1000, &["tcp", &v4]);
+    check("the record has the uid", seen.contains("uid=1000 "), &seen);
+    let pid = stage.last_pid();
+    check("the record has the pid", seen.contains(&format!("pid={pid} ")), &seen);
+    check("the record has the process's start", seen.contains("start=true "), &seen);
+    check("the record has the cgroup", seen.contains("cgroup=labelled "), &seen);
+    check("the record has the label", seen.contains("workload=payments "), &seen);
+    let seen = stage.labelled(&["tcp-many", &v4, "300"]);
+    check("300 clients that close at once: no record is lost", seen == "ok", &seen);
+    stage.expect_no_lost_records();
+}
+
+fn ways_round(stage: &mut Stage) {
+    let [v4, v6, _] = stage.servers();
+    let seen = stage.labelled(&["late-tcp", &v4]);
+    check("a socket older than the move into the cgroup", seen.starts_with("turned "), &seen);
+    let seen = stage.born_inside(&["leaving-tcp", &v4]);
+    check("a labelled socket whose task moved out", seen.starts_with("turned "), &seen);
+    let listener = stage.listener_port();
+    for address in [format!("127.0.0.1:{listener}"), format!("127.0.0.77:{listener}"), format!("[::1]:{listener}")] {
+        let seen = stage.labelled(&["tcp", &address]);
+        check(&format!("labelled direct dial of {address}"), seen == "EPERM", &seen);
+        let seen = stage.plain(&["tcp", &address]);
+        check(&format!("unlabelled direct dial of {address}"), seen == "EPERM", &seen);
+    }
+    for kind in ["raw", "raw6", "ping", "udplite", "mptcp", "sctp"] {
+        let plain = stage.plain(&["socket", kind]);
+        let seen = stage.labelled(&["socket", kind]);
+        // A protocol that the kernel lacks proves nothing; the control says so.
+        check(&format!("{kind} socket (unlabelled: {plain})"), seen == "EPERM" || plain != "ok", &seen);
+    }
+    let seen = stage.labelled(&["tcp-full-optmem", &v4]);
+    check("a socket whose option memory is full is never direct", !seen.starts_with("direct "), &seen);
+    let seen = stage.labelled(&["wall", &v6]);
+    check("the wall's control connects", seen.starts_with("turned "), &seen);
+}
+
+fn datagrams(stage: &mut Stage) {
+    let (resolver, other) = stage.datagram_servers();
+    for way in ["udp-connect", "udp-send"] {
+        let seen = stage.labelled(&[way, &other]);
+        check(&format!("{way} to {other}"), seen == "EPERM", &seen);
+        let seen = stage.labelled(&[way, "[::1]:443"]);
+        check(&format!("{way} to [::1]:443"), seen == "EPERM", &seen);
+        let seen = stage.labelled(&[way, "127.0.0.9:53"]);
+        check(&format!("{way} to a stranger's port 53"), seen == "EPERM", &seen);
+        let plain = stage.plain(&[way, &other]);
+        check(&format!("{way}: unlabelled passes"), plain == "ok", &plain);
+        let seen = stage.labelled(&[way, &resolver]);
+        check(&format!("{way} to the resolver {resolver}"), seen == "ok", &seen);
+    }
+    let before = stage.counter("wall");
+    let seen = stage.labelled(&["udp-connected-before", &other]);
+    check("a datagram socket connected before the move: the datagram is dropped", seen == "silence", &seen);
+    check("the wall counted it", stage.counter("wall") > before, "the counter stands");
+    let plain = stage.plain(&["udp-connected-before", &other]);
+    check("a datagram socket connected before the move: unlabelled is answered", plain == "answer", &plain);
+}
+
+fn guards(stage: &mut Stage) {
+    let port = stage.listener_port().to_string();
+    for address in [format!("127.0.0.77:{port}"), format!("0.0.0.0:{port}"), format!("[::]:{port}")] {
+        let seen = stage.plain(&["bind", &address]);
+        check(&format!("a stranger binds {address}"), seen == "EPERM" || seen == "EADDRINUSE", &seen);
+    }
+    let path = stage.unix_server("s/.s.PGSQL.5432");
+    let other = stage.unix_server("s/other.sock");
+    let plain = stage.plain(&["unix", &path]);
+    check("unix: unlabelled reaches PostgreSQL's socket", plain == "ok", &plain);
+    if stage.has_unix_hook() {
+        let seen = stage.labelled(&["unix", &path]);
+        check("unix: labelled is refused PostgreSQL's socket", seen == "EPERM", &seen);
+        let seen = stage.labelled(&["unix", &other]);
+        check("unix: labelled reaches other sockets", seen == "ok", &seen);
+    } else {
+        println!("  (this kernel has no hook for unix sockets)");
+    }
+}
+
+fn failures(stage: &mut Stage) {
+    let [v4, ..] = stage.servers();
+    stage.dial_failed(&v4, libc::EHOSTUNREACH);
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a destination that failed a moment ago", seen == "EHOSTUNREACH", &seen);
+    std::thread::sleep(weir::kernel::FAILURE_KEPT);
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("and later again", seen.starts_with("turned "), &seen);
+    let seen = stage.labelled(&["own-netns-tcp", &v4]);
+    check("a network namespace without listener", seen == "ECONNREFUSED", &seen);
+}
+
+fn death_and_return(stage: &mut Stage) {
+    let [v4, ..] = stage.servers();
+    stage.stop_beating();
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a hung agent refuses", seen == "ECONNREFUSED", &seen);
+    let plain = stage.plain(&["tcp", &v4]);
+    check("a hung agent: unlabelled goes direct", plain.starts_with("direct "), &plain);
+
+    let port = stage.listener_port();
+    stage.kill_agent();
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a dead agent refuses", seen == "ECONNREFUSED", &seen);
+    let plain = stage.plain(&["tcp", &v4]);
+    check("a dead agent: unlabelled goes direct", plain.starts_with("direct "), &plain);
+    let seen = stage.plain(&["bind", &format!("127.0.0.1:{port}")]);
+    check("a stranger binds a dead agent's port", seen == "EPERM", &seen);
+
+    let links = stage.link_ids();
+    stage.raise_again();
+    check("the links were taken over", links == stage.link_ids() && !links.is_empty(), &format!("{links:?}"));
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a new agent serves", seen.starts_with("turned "), &seen);
+    check("a second agent on the same pins is refused", stage.second_agent_is_refused(), "it was let in");
+
+    stage.lift();
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a lifted fence is open", seen.starts_with("direct "), &seen);
+}

@@ -1,0 +1,226 @@
+//! The other process: enters a cgroup, tries one way out, and prints what happened in one line.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+/// `probe CGROUP UID WAY ARGUMENTS…`
+pub fn main(arguments: &[String]) {
+    let [cgroup, uid, way, rest @ ..] = arguments else { panic!("probe CGROUP UID WAY ARGUMENTS…") };
+    let act = Act { cgroup: cgroup.clone(), argument: rest.first().cloned().unwrap_or_default() };
+    if !way.starts_with("late-") && way != "udp-connected-before" && way != "leaving-tcp" {
+        act.enter();
+    }
+    if uid != "0" {
+        let uid: u32 = uid.parse().expect("a uid");
+        // SAFETY: plain system calls on a single-threaded process.
+        assert!(unsafe { libc::setgid(uid) == 0 && libc::setuid(uid) == 0 });
+    }
+    let seen = act.run(way, rest).unwrap_or_else(|fault| name(&fault));
+    println!("{seen}");
+}
+
+struct Act {
+    cgroup: String,
+    argument: String,
+}
+
+impl Act {
+    fn enter(&self) {
+        std::fs::write(format!("{}/cgroup.procs", self.cgroup), "0").expect("enter the cgroup");
+    }
+
+    fn run(&self, way: &str, rest: &[String]) -> std::io::Result<String> {
+        match way {
+            "tcp" | "wall" => hear(&TcpStream::connect(self.address())?),
+            "tcp-nonblocking" => self.nonblocking(),
+            "tcp-v6only" => self.dial(|socket| Ok(sockopt::set_ipv6_v6only(socket, true)?)),
+            "tcp-bound" => self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?)),
+            "tcp-device" => self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")),
+            "tcp-full-optmem" => self.dial(fill_option_memory),
+            "tcp-fastopen" => {
+                self.dial(|socket| option(socket, libc::IPPROTO_TCP, 30 /* TCP_FASTOPEN_CONNECT */, &1_i32.to_ne_bytes()))
+            }
+            "tcp-again" => self.again(),
+            "tcp-many" => self.many(rest[1].parse().expect("a number")),
+            "late-tcp" => {
+                self.dial(|_| {
+                    self.enter();
+                    Ok(())
+                })
+            }
+            "leaving-tcp" => {
+                // Started inside the labelled cgroup; the socket is born there, then the task leaves.
+                self.dial(|_| {
+                    self.enter();
+                    Ok(())
+                })
+            }
+            "own-netns-tcp" => {
+                // SAFETY: a plain system call.
+                assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
+                hear(&TcpStream::connect(self.address())?)
+            }
+            "udp-connect" => local_udp(self.address())?.connect(self.address()).map(|()| "ok".into()),
+            "udp-send" => local_udp(self.address())?.send_to(b"?", self.address()).map(|_| "ok".into()),
+            "udp-connected-before" => self.connected_before(),
+            "socket" => open(&self.argument).map(|_| "ok".into()),
+            "bind" => self.bind(),
+            "unix" => std::os::unix::net::UnixStream::connect(&self.argument).map(|_| "ok".into()),
+            other => panic!("no way {other}"),
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.argument.parse().expect("an address")
+    }
+
+    fn dial(&self, prepare: impl Fn(&OwnedFd) -> std::io::Result<()>) -> std::io::Result<String> {
+        let socket = tcp_socket(self.address())?;
+        prepare(&socket)?;
+        rustix::net::connect(&socket, &self.address())?;
+        let mut stream = TcpStream::from(socket);
+        // A fast-open socket connects with its first bytes.
+        stream.write_all(b"!")?;
+        hear(&stream)
+    }
+
+    fn nonblocking(&self) -> std::io::Result<String> {
+        let socket = tcp_socket(self.address())?;
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        match rustix::net::connect(&socket, &self.address()) {
+            Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut wait = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one valid entry.
+        unsafe { libc::poll(&raw mut wait, 1, 2_000) };
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        hear(&TcpStream::from(socket))
+    }
+
+    /// Connects, disconnects by AF_UNSPEC and connects the same socket again.
+    fn again(&self) -> std::io::Result<String> {
+        let socket = tcp_socket(self.address())?;
+        rustix::net::connect(&socket, &self.address())?;
+        rustix::net::connect_unspec(&socket)?;
+        rustix::net::connect(&socket, &self.address())?;
+        hear(&TcpStream::from(socket))
+    }
+
+    fn many(&self, count: usize) -> std::io::Result<String> {
+        for _ in 0..count {
+            let mut stream = TcpStream::connect(self.address())?;
+            stream.write_all(b"!")?;
+        }
+        Ok("ok".into())
+    }
+
+    fn connected_before(&self) -> std::io::Result<String> {
+        let socket = local_udp(self.address())?;
+        socket.connect(self.address())?;
+        // The socket's own cgroup is the unlabelled one it was born in; the guard is the wall on the *stamped* label,
+        // so a second socket is born inside and sends past the hooks by a route they do not see.
+        self.enter();
+        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let _ = socket.send(b"?");
+        match socket.recv(&mut [0; 8]) {
+            Ok(_) => Ok("answer".into()),
+            Err(_) => Ok("silence".into()),
+        }
+    }
+
+    fn bind(&self) -> std::io::Result<String> {
+        let socket = tcp_socket(self.address())?;
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+        sockopt::set_socket_reuseport(&socket, true)?;
+        rustix::net::bind(&socket, &self.address())?;
+        rustix::net::listen(&socket, 1)?;
+        Ok("ok".into())
+    }
+}
+
+/// What the other side said, with the peer that `getpeername` shows.
+fn hear(stream: &TcpStream) -> std::io::Result<String> {
+    let peer = stream.peer_addr()?;
+    let mut said = String::new();
+    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let mut stream = stream;
+    stream.read_to_string(&mut said)?;
+    Ok(format!("{} peer={peer} ", said.trim_end()))
+}
+
+fn tcp_socket(address: SocketAddr) -> std::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    Ok(rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?)
+}
+
+fn local_udp(to: SocketAddr) -> std::io::Result<UdpSocket> {
+    UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })
+}
+
+fn open(kind: &str) -> std::io::Result<OwnedFd> {
+    let (family, kind, protocol) = match kind {
+        "raw" => (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW),
+        "raw6" => (libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6),
+        "ping" => (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP),
+        "udplite" => (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE),
+        "mptcp" => (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP),
+        "sctp" => (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_SCTP),
+        other => panic!("no socket {other}"),
+    };
+    // SAFETY: a plain system call that returns a new descriptor or an error.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and ours.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage.
+fn fill_option_memory(socket: &OwnedFd) -> std::io::Result<()> {
+    for length in (1..=4096_u16).rev() {
+        // `ldx 4*([k]&0xf)` expands to several instructions each.
+        let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
+        code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });
+        let filter = libc::sock_fprog { len: length + 1, filter: code.as_mut_ptr() };
+        // SAFETY: the program is valid for its length, and outlives the call.
+        let failed = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_SOCKET,
+                libc::SO_ATTACH_FILTER,
+                (&raw const filter).cast(),
+                size_of::<libc::sock_fprog>() as u32,
+            )
+        };
+        if failed == 0 {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
+    // SAFETY: the value is valid for its length; the kernel only reads it.
+    let failed = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+    };
+    if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+fn name(fault: &std::io::Error) -> String {
+    match fault.raw_os_error() {
+        Some(libc::EPERM) => "EPERM".into(),
+        Some(libc::ECONNREFUSED) => "ECONNREFUSED".into(),
+        Some(libc::ECONNRESET) => "ECONNRESET".into(),
+        Some(libc::EADDRINUSE) => "EADDRINUSE".into(),
+        Some(libc::EHOSTUNREACH) => "EHOSTUNREACH".into(),
+        Some(libc::ENETUNREACH) => "ENETUNREACH".into(),
+        _ => format!("{fault:?}"),
+    }
+}

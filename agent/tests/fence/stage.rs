@@ -1,0 +1,320 @@
+//! The stage: a cgroup tree, a bpffs, an agent, servers. Dropping it takes everything down, also after a failure.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use weir::kernel::{Fence, cgroup};
+use weir::listen::{Listeners, Origin};
+
+/// Ends the test with the name of the check and what was seen instead.
+#[track_caller]
+pub fn check(name: &str, holds: bool, seen: &str) {
+    assert!(holds, "FAILED {name}: saw {seen:?}");
+    println!("  ok  {name}");
+}
+
+pub struct Stage {
+    name: String,
+    folder: PathBuf,
+    settings: weir::config::Fence,
+    home: PathBuf,
+    runtime: tokio::runtime::Runtime,
+    agent: Option<Agent>,
+    port: u16,
+    tcp: u16,
+    resolver: SocketAddr,
+    other: SocketAddr,
+    last_pid: AtomicU32,
+}
+
+struct Agent {
+    fence: Arc<Fence>,
+    beat: tokio::task::JoinHandle<()>,
+    serve: tokio::task::JoinHandle<()>,
+}
+
+const PAYMENTS: u64 = 0x7061_796d;
+
+impl Stage {
+    pub fn set() -> Self {
+        let name = format!("weir-test-{}", std::process::id());
+        let folder = std::env::temp_dir().join(&name);
+        std::fs::create_dir_all(folder.join("s")).unwrap();
+        let settings = weir::config::Fence { attach: format!("/{name}"), bpffs: folder.join("bpf"), port: 0 };
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut stage = Self {
+            home: home_cgroup(),
+            name,
+            settings,
+            runtime,
+            agent: None,
+            port: 0,
+            tcp: 0,
+            resolver: SocketAddr::from(([127, 0, 0, 53], 53)),
+            other: SocketAddr::from(([127, 0, 0, 1], 0)),
+            last_pid: AtomicU32::new(0),
+            folder,
+        };
+        stage.raise_again();
+        stage.open_servers();
+        stage
+    }
+
+    /// Raises the fence, labels `labelled`, serves.
+    pub fn raise_again(&mut self) {
+        let fence = Fence::raise(&self.settings).unwrap_or_else(|fault| panic!("the fence does not rise: {fault}"));
+        let labelled = fence.tree().make("labelled").unwrap();
+        fence.tree().make("labelled/child").unwrap();
+        fence.tree().make("plain").unwrap();
+        fence.label(cgroup::id(&labelled).unwrap(), PAYMENTS).unwrap();
+        fence.resolvers(&[self.resolver.ip()]).unwrap();
+        let fence = Arc::new(fence);
+        let _runtime = self.runtime.enter();
+        let listeners = Listeners::open(0).unwrap();
+        self.port = listeners.port();
+        listeners.publish(&fence).unwrap();
+        fence.beat().unwrap();
+        let beating = Arc::clone(&fence);
+        let beat = tokio::spawn(async move { beating.keep_alive().await });
+        let serve = tokio::spawn(serve(listeners, Arc::clone(&fence), cgroup::id(&labelled).unwrap()));
+        self.agent = Some(Agent { fence, beat, serve });
+    }
+
+    fn open_servers(&mut self) {
+        let v4 = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.tcp = v4.local_addr().unwrap().port();
+        let v6 = TcpListener::bind(("::1", self.tcp)).unwrap();
+        for listener in [v4, v6] {
+            std::thread::spawn(move || {
+                for stream in listener.incoming() {
+                    let _ = stream.and_then(|mut stream| stream.write_all(b"direct\n"));
+                }
+            });
+        }
+        let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+        self.other = other.local_addr().unwrap();
+        std::thread::spawn(move || {
+            while let Ok((_, from)) = other.recv_from(&mut [0; 16]) {
+                let _ = other.send_to(b"!", from);
+            }
+        });
+    }
+
+    /// The same server by v4, v6 and v4-mapped address.
+    pub fn servers(&self) -> [String; 3] {
+        let port = self.tcp;
+        [format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("[::ffff:127.0.0.1]:{port}")]
+    }
+
+    pub fn datagram_servers(&self) -> (String, String) {
+        (self.resolver.to_string(), self.other.to_string())
+    }
+
+    pub fn unix_server(&self, name: &str) -> String {
+        let path = self.folder.join(name);
+        let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        std::thread::spawn(move || listener.incoming().for_each(drop));
+        path.to_str().unwrap().to_owned()
+    }
+
+    pub fn labelled(&self, way: &[&str]) -> String {
+        self.probe("plain", "labelled", 0, way)
+    }
+
+    pub fn labelled_as(&self, uid: u32, way: &[&str]) -> String {
+        self.probe("plain", "labelled", uid, way)
+    }
+
+    pub fn labelled_child(&self, way: &[&str]) -> String {
+        self.probe("plain", "labelled/child", 0, way)
+    }
+
+    pub fn plain(&self, way: &[&str]) -> String {
+        self.probe("plain", "plain", 0, way)
+    }
+
+    /// The task starts inside the labelled cgroup and leaves it.
+    pub fn born_inside(&self, way: &[&str]) -> String {
+        self.probe("labelled", "plain", 0, way)
+    }
+
+    /// Runs a probe that starts in one cgroup and enters another by itself.
+    fn probe(&self, start: &str, enter: &str, uid: u32, way: &[&str]) -> String {
+        use std::os::unix::process::CommandExt;
+        let root = self.root();
+        let procs = std::fs::OpenOptions::new().write(true).open(root.join(start).join("cgroup.procs")).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("probe").arg(root.join(enter)).arg(uid.to_string()).args(way);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        // SAFETY: one write(2) between fork and exec.
+        unsafe { command.pre_exec(move || rustix::io::write(&procs, b"0").map(drop).map_err(Into::into)) };
+        let child = command.spawn().unwrap();
+        self.last_pid.store(child.id(), Ordering::Relaxed);
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "the probe {way:?} broke");
+        String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
+    }
+
+    pub fn last_pid(&self) -> u32 {
+        self.last_pid.load(Ordering::Relaxed)
+    }
+
+    pub fn listener_port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn counter(&self, name: &str) -> u64 {
+        let counters = self.fence().counters().unwrap();
+        counters.iter().find(|(found, _)| *found == name).map(|(_, count)| *count).unwrap()
+    }
+
+    pub fn expect_no_lost_records(&self) {
+        // The last clients' handshakes may still be under way.
+        std::thread::sleep(Duration::from_millis(50));
+        check("no record was lost", self.counter("lost") == 0, "lost > 0");
+        let (turned, handed) = (self.counter("turned"), self.counter("handed"));
+        check("every turned connection was handed over", turned == handed, &format!("{turned} != {handed}"));
+    }
+
+    pub fn has_unix_hook(&self) -> bool {
+        !self.fence().missing_layers().contains(&"unix")
+    }
+
+    pub fn dial_failed(&self, address: &str, errno: i32) {
+        let netns = weir::listen::netns_cookie(&UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let record = weir_ebpf::Origin {
+            address: weir::kernel::address(address.parse::<SocketAddr>().unwrap().ip()),
+            port: self.tcp,
+            label: PAYMENTS,
+            netns,
+            source: [0; 16],
+            start_boottime: 0,
+            cgroup: 0,
+            cookie: 0,
+            ktime: 0,
+            tgid: 0,
+            uid: 0,
+            gid: 0,
+            mark: 0,
+            ifindex: 0,
+            family: 2,
+        };
+        self.fence().dial_failed(&Origin::from(record), errno).unwrap();
+    }
+
+    pub fn stop_beating(&mut self) {
+        self.agent.as_ref().unwrap().beat.abort();
+        std::thread::sleep(Duration::from_nanos(weir_ebpf::HEARTBEAT_STALE_NS) + Duration::from_millis(100));
+    }
+
+    /// Everything the agent held is closed, as after SIGKILL; the pins stay.
+    pub fn kill_agent(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.beat.abort();
+        agent.serve.abort();
+        self.runtime.block_on(async {
+            let _ = agent.beat.await;
+            let _ = agent.serve.await;
+        });
+        assert!(Arc::into_inner(agent.fence).is_some(), "the agent is still used");
+    }
+
+    pub fn link_ids(&self) -> Vec<u32> {
+        let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
+        let mut ids: Vec<u32> = std::fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| aya::programs::links::PinnedLink::from_pin(entry.unwrap().path()).ok())
+            .filter_map(|link| aya::programs::links::FdLink::from(link).info().ok())
+            .map(|found| found.id())
+            .collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub fn second_agent_is_refused(&self) -> bool {
+        matches!(Fence::raise(&self.settings), Err(weir::kernel::FenceError::Held(_)))
+    }
+
+    pub fn lift(&mut self) {
+        let agent = self.agent.take().unwrap();
+        agent.beat.abort();
+        agent.serve.abort();
+        self.runtime.block_on(async {
+            let _ = agent.beat.await;
+            let _ = agent.serve.await;
+        });
+        Arc::into_inner(agent.fence).unwrap().lift().unwrap();
+    }
+
+    pub fn finish(self) {
+        println!("fence: all checks passed");
+    }
+
+    fn fence(&self) -> &Fence {
+        &self.agent.as_ref().unwrap().fence
+    }
+
+    fn root(&self) -> PathBuf {
+        cgroup::Tree::open(&self.settings.attach).unwrap().root().to_owned()
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        let root = self.root();
+        if let Some(agent) = self.agent.take() {
+            agent.beat.abort();
+            agent.serve.abort();
+        }
+        let _ = std::fs::write(self.home.join("cgroup.procs"), "0");
+        let _ = rustix::mount::unmount(&self.settings.bpffs, rustix::mount::UnmountFlags::DETACH);
+        for child in ["labelled/child", "labelled", "plain"] {
+            let _ = std::fs::remove_dir(root.join(child));
+        }
+        let _ = std::fs::remove_dir(root.join(format!("weir.agent/{}", std::process::id())));
+        let _ = std::fs::remove_dir(root.join("weir.agent"));
+        if let Err(fault) = std::fs::remove_dir(&root) {
+            println!("fence: {} is left behind: {fault}", root.display());
+        }
+        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = &self.name;
+    }
+}
+
+/// Answers every connection with what the kernel recorded about it.
+async fn serve(listeners: Listeners, fence: Arc<Fence>, labelled: u64) {
+    loop {
+        let (mut stream, origin) = listeners.accept(&fence).await.expect("accept");
+        let Ok(origin) = origin else { continue };
+        let line = format!(
+            "turned dst={} pid={} uid={} start={} cgroup={} workload={} \n",
+            origin.destination,
+            origin.pid,
+            origin.uid,
+            start_agrees(&origin),
+            if origin.cgroup == labelled { "labelled" } else { "other" },
+            if origin.label == PAYMENTS { "payments" } else { "other" },
+        );
+        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, line.as_bytes()).await;
+    }
+}
+
+/// Does the recorded start equal field 22 of /proc/PID/stat, in clock ticks?
+fn start_agrees(origin: &Origin) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", origin.pid)).unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(") ") else { return false };
+    fields.split(' ').nth(19).and_then(|ticks| ticks.parse::<u64>().ok()) == Some(origin.start_time / 10_000_000)
+}
+
+/// The cgroup this process was started in.
+fn home_cgroup() -> PathBuf {
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
+    let path = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
+    let mount = cgroup::Tree::open("/").unwrap().root().to_owned();
+    mount.join(Path::new(path).strip_prefix("/").unwrap())
+}

@@ -1,0 +1,114 @@
+//! Packages of Debian and Ubuntu. It refuses to let them start a service or make a database cluster.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use super::{ask, step};
+
+/// Alternatives separated by `|`, the first that the distribution has is taken; and what it is for.
+const PACKAGES: [(&str, &str); 16] = [
+    ("build-essential", "compiling C dependencies"),
+    ("pkg-config", "finding libraries"),
+    ("cmake", "building aws-lc"),
+    ("clang", "building aws-lc and libpg_query"),
+    ("libclang-dev", "bindings of libpg_query"),
+    ("git", "policies are a git checkout"),
+    ("curl", "tests: an unmodified HTTP client"),
+    ("openssl", "tests: certificates"),
+    ("iproute2", "tests: network namespaces"),
+    ("python3", "tests: unmodified clients"),
+    ("postgresql-15|postgresql", "tests: a real server (no cluster is made)"),
+    ("postgresql-client-15|postgresql-client", "tests: psql"),
+    ("nginx-light|nginx", "benchmarks: an HTTP peer (not started)"),
+    ("haproxy", "benchmarks: a proxy peer (not started)"),
+    ("pgbouncer", "benchmarks: a PostgreSQL peer (not started)"),
+    ("wrk", "benchmarks: load"),
+];
+
+pub(super) fn install() -> Result<()> {
+    if ask("dpkg-query", &["--version"]).is_none() {
+        bail!("this is no Debian or Ubuntu: install the counterparts of these by hand: {}", names().join(", "));
+    }
+    let missing: Vec<_> = PACKAGES.iter().filter(|(names, _)| !names.split('|').any(is_installed)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if ask("id", &["-u"]).as_deref() != Some("0") {
+        bail!("run as root to install: {}", missing.iter().map(|(names, _)| *names).collect::<Vec<_>>().join(", "));
+    }
+    keep_clusters_unmade()?;
+    let _quiet = QuietServices::begin()?;
+    for (names, why) in &missing {
+        println!("setup: {names}: {why}");
+    }
+    step("the package lists may be old", apt().args(["update", "-q"]))?;
+    let wanted = missing.iter().map(|(names, _)| available(names)).collect::<Result<Vec<_>>>()?;
+    let mut install = apt();
+    install.args(["install", "-y", "-q", "--no-install-recommends"]).args(wanted);
+    step("these packages are missing", &mut install)
+}
+
+fn apt() -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
+fn is_installed(name: &str) -> bool {
+    ask("dpkg-query", &["-W", "-f=${Status}", name]).is_some_and(|status| status.ends_with(" installed"))
+}
+
+fn available(names: &str) -> Result<&str> {
+    let has = |name: &&str| {
+        ask("apt-cache", &["policy", name]).is_some_and(|text| text.contains("Candidate: ") && !text.contains("(none)"))
+    };
+    names.split('|').find(|name| has(name) || is_installed(name)).with_context(|| format!("no package {names} to be had"))
+}
+
+fn names() -> Vec<&'static str> {
+    PACKAGES.iter().map(|(names, _)| *names).collect()
+}
+
+/// Debian makes and starts a cluster with the server's package unless it is told not to; tests make their own.
+fn keep_clusters_unmade() -> Result<()> {
+    let path = Path::new("/etc/postgresql-common/createcluster.conf");
+    if path.exists() {
+        return Ok(());
+    }
+    println!("setup: {}: no PostgreSQL cluster is to be made by the package", path.display());
+    fs::create_dir_all("/etc/postgresql-common").context("/etc/postgresql-common")?;
+    fs::write(path, "create_main_cluster = false\n").with_context(|| path.display().to_string())
+}
+
+/// While it lives, packages may not start their services (invoke-rc.d(8)). A policy of the host's own is left alone.
+struct QuietServices {
+    path: Option<&'static Path>,
+}
+
+impl QuietServices {
+    fn begin() -> Result<Self> {
+        use std::os::unix::fs::PermissionsExt;
+        let path = Path::new("/usr/sbin/policy-rc.d");
+        if path.exists() {
+            return Ok(Self { path: None });
+        }
+        fs::write(path, "#!/bin/sh\nexit 101\n").with_context(|| path.display().to_string())?;
+        let quiet = Self { path: Some(path) };
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).with_context(|| path.display().to_string())?;
+        Ok(quiet)
+    }
+}
+
+impl Drop for QuietServices {
+    fn drop(&mut self) {
+        if let Some(path) = self.path {
+            // Left behind it would keep services from starting: say so.
+            if let Err(fault) = fs::remove_file(path) {
+                eprintln!("setup: remove {} by hand: {fault}", path.display());
+            }
+        }
+    }
+}
