@@ -155,7 +155,7 @@ impl Caller {
     fn of(stream: &UnixStream, agent: &Agent) -> Result<Caller, String> {
         let credentials = stream.peer_cred().map_err(|fault| format!("your identity is not known: {fault}"))?;
         let pid = credentials.pid().ok_or("your process is not known")?;
-        match agent.workloads.label_of_process(pid.unsigned_abs()) {
+        match agent.workloads.of_process(&agent.fence, pid.unsigned_abs()) {
             Ok(None) => {}
             Ok(Some(workload)) => {
                 return Err(format!("workload {workload} is guarded by weir and may not talk to it"));

@@ -2,11 +2,13 @@
 //! It refuses to print a secret: no type here shows one in Debug, Display or an error.
 
 mod login;
+mod mask_key;
 mod secrets;
 mod stamp;
 #[cfg(test)]
 mod tests;
 
+pub use mask_key::mask_key;
 pub use login::{Login, LoginError, postgres_login};
 pub use secrets::Secrets;
 pub use stamp::Stamp;

@@ -116,6 +116,20 @@ impl Workloads {
         Some((cgroup::id(folder).ok()?, number))
     }
 
+    /// The workload whose label a process is under, by its cgroup and that cgroup's ancestors.
+    ///
+    /// # Errors
+    /// The process is gone, or its cgroup cannot be read.
+    pub fn of_process(&self, fence: &Fence, pid: u32) -> std::io::Result<Option<&str>> {
+        let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+        // cgroups(7): the unified hierarchy is the line with id 0 and no controllers.
+        let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
+        let Some(below) = fence.tree().below(&fence.tree().mount().join(path)) else { return Ok(None) };
+        let mut labels = Path::new(&below).ancestors().filter_map(Path::to_str);
+        let number = labels.find_map(|path| self.number_for(path));
+        Ok(number.and_then(|number| self.by_label.get(&number)).map(|workload| workload.name.as_str()))
+    }
+
     /// Who is behind a connection. Blocks for as long as hashing a new executable takes; results are kept.
     ///
     /// # Errors

@@ -41,6 +41,12 @@ impl Tree {
         &self.root
     }
 
+    /// Where the v2 hierarchy is mounted.
+    #[must_use]
+    pub fn mount(&self) -> &Path {
+        &self.mount
+    }
+
     /// Id of the attach point.
     #[must_use]
     pub fn id(&self) -> u64 {

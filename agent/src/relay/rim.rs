@@ -2,7 +2,9 @@
 //! It refuses to dial anything but the recorded address, and to hand out a secret before the session has a verdict.
 
 use std::cell::RefCell;
+use std::future::Future;
 use std::io;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -95,14 +97,16 @@ impl Route {
     /// Dials the recorded address; a failure is told to the fence, so that the next `connect` fails like it would
     /// without weir.
     pub(crate) async fn dial(&self) -> Result<TcpStream, DialError> {
-        let address = self.origin.destination();
-        match upstream::dial(address, &self.origin.socket()).await {
-            Ok(stream) => Ok(stream),
-            Err(fault) => {
-                self.agent.fence.refuse_for_a_while(&self.origin, fault.errno());
-                Err(fault)
+        let origin = upstream::Origin {
+            source: self.origin.source,
+            mark: NonZeroU32::new(self.origin.mark),
+            interface: NonZeroU32::new(self.origin.ifindex),
+        };
+        upstream::dial(self.origin.destination, &origin).await.inspect_err(|fault| {
+            if let Err(why) = self.agent.fence.dial_failed(&self.origin, fault.errno()) {
+                tracing::warn!(%why, "A failed dial could not be told to the fence.");
             }
-        }
+        })
     }
 
     async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {
