@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use weir_core::audit::chain::Head;
+
 use super::LedgerError;
 use super::store::{self, Kept, Store};
 
@@ -33,6 +35,17 @@ impl Outbox {
     /// The store cannot be opened.
     pub fn open(dir: &Path) -> Result<Outbox, LedgerError> {
         let store = Store::open(dir)?;
+        let fault = |source| LedgerError::Store { path: store::path(dir), source };
+        let ledger = store.ledger_id().map_err(fault)?;
+        Ok(Outbox { store, ledger })
+    }
+
+    /// Opens for reading only.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn read(dir: &Path) -> Result<Outbox, LedgerError> {
+        let store = Store::read(dir)?;
         let fault = |source| LedgerError::Store { path: store::path(dir), source };
         let ledger = store.ledger_id().map_err(fault)?;
         Ok(Outbox { store, ledger })
@@ -107,6 +120,21 @@ impl Outbox {
         // Only the newest confirmed border matters.
         db.execute("DELETE FROM batch WHERE confirmed = 1 AND to_seq < ?1", [batch.from])?;
         Ok(())
+    }
+
+    /// The newest record that ClickHouse confirmed; `None` if it confirmed none, or retention has removed it since.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn confirmed_head(&self) -> rusqlite::Result<Option<Head>> {
+        let seq = confirmed(self.store.connection())?;
+        let row = self
+            .store
+            .connection()
+            .prepare_cached("SELECT node, epoch, seq, prev_hash, hash, raw FROM audit WHERE seq = ?1")?
+            .query_row([seq], store::kept)
+            .optional()?;
+        Ok(row.map(|row| row.head()))
     }
 
     /// (newest seq in the store, newest seq confirmed by ClickHouse).

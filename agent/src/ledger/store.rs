@@ -83,6 +83,11 @@ impl Store {
         &self.db
     }
 
+    /// For authorisers and progress limits of a reader.
+    pub fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+
     /// The newest row; without rows what retention removed last; else genesis.
     pub(super) fn head(&self) -> rusqlite::Result<Head> {
         let newest = self
