@@ -104,7 +104,7 @@ fn query_refuses_to_write_or_to_run_for_ever() {
     fill(&host.ledger());
     for sql in [
         "DELETE FROM audit",
-        "UPDATE audit SET raw = '{}'",
+        "UPDATE record SET raw = '{}'",
         "DROP TABLE audit",
         "INSERT INTO meta VALUES ('x', 1)",
         "ATTACH '/tmp/x.db' AS x",
@@ -162,7 +162,7 @@ fn verify_and_export_name_the_first_bad_record() {
     let store = Store::open(&host.ledger_dir()).unwrap();
     store
         .connection()
-        .execute("UPDATE audit SET raw = replace(raw, 'denied', 'allowed') WHERE seq = 4", [])
+        .execute("UPDATE record SET raw = replace(raw, 'denied', 'allowed') WHERE seq = 4", [])
         .unwrap();
     let (code, out, _) = host.weir(&["verify"]);
     assert!(code == 1 && out.contains("seq 4"), "{out}");

@@ -80,7 +80,7 @@ impl Outbox {
     /// First and last seq behind `after` that fit into one batch.
     fn border(&self, after: u64) -> rusqlite::Result<Option<(u64, u64)>> {
         let mut query = self.store.connection().prepare_cached(
-            "SELECT seq, octet_length(raw) FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            "SELECT seq, octet_length(raw) FROM record WHERE seq > ?1 ORDER BY seq LIMIT ?2",
         )?;
         let mut border: Option<(u64, u64)> = None;
         let mut bytes = 0_u64;
@@ -102,7 +102,7 @@ impl Outbox {
     pub fn rows(&self, batch: &Batch) -> rusqlite::Result<Vec<Kept>> {
         let mut rows = Vec::new();
         let mut query = self.store.connection().prepare_cached(
-            "SELECT node, epoch, seq, prev_hash, hash, raw FROM audit WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+            "SELECT node, epoch, seq, prev_hash, hash, raw FROM record WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
         )?;
         for row in query.query_map(params![batch.from, batch.to], store::kept)? {
             rows.push(row?);
@@ -131,7 +131,7 @@ impl Outbox {
         let row = self
             .store
             .connection()
-            .prepare_cached("SELECT node, epoch, seq, prev_hash, hash, raw FROM audit WHERE seq = ?1")?
+            .prepare_cached("SELECT node, epoch, seq, prev_hash, hash, raw FROM record WHERE seq = ?1")?
             .query_row([seq], store::kept)
             .optional()?;
         Ok(row.map(|row| row.head()))

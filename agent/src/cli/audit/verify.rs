@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use rusqlite::OptionalExtension as _;
 use weir_core::audit::chain::{self, Head};
 use weir_core::audit::verify::{Break, Checker, Proof};
 
@@ -97,17 +96,12 @@ fn columns_are_computed(dir: &Path) -> Result<(), Refuted> {
         ledger::catch_up(dir, PATIENCE)?;
     }
     let store = Store::read(dir)?;
-    let sql: Option<String> = store
-        .connection()
-        .query_row("SELECT sql FROM sqlite_master WHERE name = 'audit'", [], |row| row.get(0))
-        .optional()
-        .context("the store cannot be read")?;
-    if sql.is_some_and(|sql| sql.ends_with(store::expected_table())) {
+    if store::shows_records(store.connection()).context("the store cannot be read")? {
         return Ok(());
     }
     Err(at(
         &Head::GENESIS,
-        "the store's table `audit` was redefined: its columns need not be those of the records",
+        "the store's view `audit` was redefined: its columns need not be those of the records",
     ))
 }
 
