@@ -5,6 +5,8 @@ use std::path::Path;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use weir_core::audit::chain::Head;
+
 use super::LedgerError;
 use super::store::{self, Kept, Store};
 
@@ -33,6 +35,17 @@ impl Outbox {
     /// The store cannot be opened.
     pub fn open(dir: &Path) -> Result<Outbox, LedgerError> {
         let store = Store::open(dir)?;
+        let fault = |source| LedgerError::Store { path: store::path(dir), source };
+        let ledger = store.ledger_id().map_err(fault)?;
+        Ok(Outbox { store, ledger })
+    }
+
+    /// Opens for reading only.
+    ///
+    /// # Errors
+    /// There is no store, or it cannot be read.
+    pub fn read(dir: &Path) -> Result<Outbox, LedgerError> {
+        let store = Store::read(dir)?;
         let fault = |source| LedgerError::Store { path: store::path(dir), source };
         let ledger = store.ledger_id().map_err(fault)?;
         Ok(Outbox { store, ledger })
@@ -67,7 +80,7 @@ impl Outbox {
     /// First and last seq behind `after` that fit into one batch.
     fn border(&self, after: u64) -> rusqlite::Result<Option<(u64, u64)>> {
         let mut query = self.store.connection().prepare_cached(
-            "SELECT seq, octet_length(raw) FROM audit WHERE seq > ?1 ORDER BY seq LIMIT ?2",
+            "SELECT seq, octet_length(raw) FROM record WHERE seq > ?1 ORDER BY seq LIMIT ?2",
         )?;
         let mut border: Option<(u64, u64)> = None;
         let mut bytes = 0_u64;
@@ -89,7 +102,7 @@ impl Outbox {
     pub fn rows(&self, batch: &Batch) -> rusqlite::Result<Vec<Kept>> {
         let mut rows = Vec::new();
         let mut query = self.store.connection().prepare_cached(
-            "SELECT node, epoch, seq, prev_hash, hash, raw FROM audit WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+            "SELECT node, epoch, seq, prev_hash, hash, raw FROM record WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
         )?;
         for row in query.query_map(params![batch.from, batch.to], store::kept)? {
             rows.push(row?);
@@ -107,6 +120,21 @@ impl Outbox {
         // Only the newest confirmed border matters.
         db.execute("DELETE FROM batch WHERE confirmed = 1 AND to_seq < ?1", [batch.from])?;
         Ok(())
+    }
+
+    /// The newest record that ClickHouse confirmed; `None` if it confirmed none, or retention has removed it since.
+    ///
+    /// # Errors
+    /// Those of SQLite.
+    pub fn confirmed_head(&self) -> rusqlite::Result<Option<Head>> {
+        let seq = confirmed(self.store.connection())?;
+        let row = self
+            .store
+            .connection()
+            .prepare_cached("SELECT node, epoch, seq, prev_hash, hash, raw FROM record WHERE seq = ?1")?
+            .query_row([seq], store::kept)
+            .optional()?;
+        Ok(row.map(|row| row.head()))
     }
 
     /// (newest seq in the store, newest seq confirmed by ClickHouse).

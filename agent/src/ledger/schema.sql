@@ -1,59 +1,64 @@
--- The embedded store. Every column but the chain's own is computed from `raw`, so none can disagree with it.
-CREATE TABLE IF NOT EXISTS audit (
+-- The embedded store: the chain with the exact bytes that were hashed.
+CREATE TABLE IF NOT EXISTS record (
   seq INTEGER PRIMARY KEY,
   epoch INTEGER NOT NULL,
   node TEXT NOT NULL,
   prev_hash TEXT NOT NULL,
   hash TEXT NOT NULL,
-  raw TEXT NOT NULL,
-  ts INTEGER AS (coalesce(raw ->> 'ts', 0)),
-  kind TEXT AS (raw ->> 'kind'),
-  session_id TEXT AS (coalesce(raw ->> 'session_id', '')),
-  request_id TEXT AS (coalesce(raw ->> 'request_id', '')),
-  workload TEXT AS (coalesce(raw ->> 'workload', '')),
-  owner TEXT AS (coalesce(raw ->> 'owner', '')),
-  user TEXT AS (coalesce(raw ->> 'user', '')),
-  "groups" TEXT AS (coalesce(raw -> 'groups', '[]')),
-  identity_class TEXT AS (coalesce(raw ->> 'identity_class', '')),
-  pid INTEGER AS (coalesce(raw ->> 'pid', 0)),
-  start_time INTEGER AS (coalesce(raw ->> 'start_time', 0)),
-  exe TEXT AS (coalesce(raw ->> 'exe', '')),
-  exe_sha256 TEXT AS (coalesce(raw ->> 'exe_sha256', '')),
-  uid INTEGER AS (coalesce(raw ->> 'uid', 0)),
-  cgroup TEXT AS (coalesce(raw ->> 'cgroup', '')),
-  container TEXT AS (coalesce(raw ->> 'container', '')),
-  dst_ip TEXT AS (coalesce(raw ->> 'dst_ip', '')),
-  dst_port INTEGER AS (coalesce(raw ->> 'dst_port', 0)),
-  host TEXT AS (coalesce(raw ->> 'host', '')),
-  protocol TEXT AS (coalesce(raw ->> 'protocol', '')),
-  target TEXT AS (coalesce(raw ->> 'target', '')),
-  effects TEXT AS (coalesce(raw -> 'effects', '[]')),
-  relations TEXT AS (coalesce(raw -> 'relations', '[]')),
-  columns TEXT AS (coalesce(raw -> 'columns', '[]')),
-  statement TEXT AS (coalesce(raw ->> 'statement', '')),
-  method TEXT AS (coalesce(raw ->> 'method', '')),
-  path TEXT AS (coalesce(raw ->> 'path', '')),
-  status TEXT AS (coalesce(raw ->> 'status', '')),
-  model TEXT AS (coalesce(raw ->> 'model', '')),
-  tokens_in INTEGER AS (coalesce(raw ->> 'tokens_in', 0)),
-  tokens_out INTEGER AS (coalesce(raw ->> 'tokens_out', 0)),
-  decision TEXT AS (raw ->> 'decision'),
-  rule TEXT AS (coalesce(raw ->> 'rule', '')),
-  reason TEXT AS (coalesce(raw ->> 'reason', '')),
-  policy_commit TEXT AS (coalesce(raw ->> 'policy_commit', '')),
-  policy_sha TEXT AS (coalesce(raw ->> 'policy_sha', '')),
-  masked TEXT AS (coalesce(raw -> 'masked', '{}')),
-  "rows" INTEGER AS (coalesce(raw ->> 'rows', 0)),
-  bytes_up INTEGER AS (coalesce(raw ->> 'bytes_up', 0)),
-  bytes_down INTEGER AS (coalesce(raw ->> 'bytes_down', 0)),
-  upstream_bytes INTEGER AS (coalesce(raw ->> 'upstream_bytes', 0)),
-  duration_us INTEGER AS (coalesce(raw ->> 'duration_us', 0)),
-  overhead_us INTEGER AS (coalesce(raw ->> 'overhead_us', 0)),
-  approval_id TEXT AS (coalesce(raw ->> 'approval_id', '')),
-  approver TEXT AS (coalesce(raw ->> 'approver', '')),
-  ticket TEXT AS (coalesce(raw ->> 'ticket', '')),
-  durability TEXT AS (raw ->> 'durability')
+  raw TEXT NOT NULL
 ) STRICT;
+
+-- The columns, computed from `raw` when they are asked for: they cost nothing to write and cannot disagree with it.
+CREATE VIEW IF NOT EXISTS audit AS
+SELECT seq, epoch, node, prev_hash, hash, raw,
+  coalesce(raw ->> 'ts', 0) AS ts,
+  raw ->> 'kind' AS kind,
+  coalesce(raw ->> 'session_id', '') AS session_id,
+  coalesce(raw ->> 'request_id', '') AS request_id,
+  coalesce(raw ->> 'workload', '') AS workload,
+  coalesce(raw ->> 'owner', '') AS owner,
+  coalesce(raw ->> 'user', '') AS user,
+  coalesce(raw -> 'groups', '[]') AS "groups",
+  coalesce(raw ->> 'identity_class', '') AS identity_class,
+  coalesce(raw ->> 'pid', 0) AS pid,
+  coalesce(raw ->> 'start_time', 0) AS start_time,
+  coalesce(raw ->> 'exe', '') AS exe,
+  coalesce(raw ->> 'exe_sha256', '') AS exe_sha256,
+  coalesce(raw ->> 'uid', 0) AS uid,
+  coalesce(raw ->> 'cgroup', '') AS cgroup,
+  coalesce(raw ->> 'container', '') AS container,
+  coalesce(raw ->> 'dst_ip', '') AS dst_ip,
+  coalesce(raw ->> 'dst_port', 0) AS dst_port,
+  coalesce(raw ->> 'host', '') AS host,
+  coalesce(raw ->> 'protocol', '') AS protocol,
+  coalesce(raw ->> 'target', '') AS target,
+  coalesce(raw -> 'effects', '[]') AS effects,
+  coalesce(raw -> 'relations', '[]') AS relations,
+  coalesce(raw -> 'columns', '[]') AS columns,
+  coalesce(raw ->> 'statement', '') AS statement,
+  coalesce(raw ->> 'method', '') AS method,
+  coalesce(raw ->> 'path', '') AS path,
+  coalesce(raw ->> 'status', '') AS status,
+  coalesce(raw ->> 'model', '') AS model,
+  coalesce(raw ->> 'tokens_in', 0) AS tokens_in,
+  coalesce(raw ->> 'tokens_out', 0) AS tokens_out,
+  raw ->> 'decision' AS decision,
+  coalesce(raw ->> 'rule', '') AS rule,
+  coalesce(raw ->> 'reason', '') AS reason,
+  coalesce(raw ->> 'policy_commit', '') AS policy_commit,
+  coalesce(raw ->> 'policy_sha', '') AS policy_sha,
+  coalesce(raw -> 'masked', '{}') AS masked,
+  coalesce(raw ->> 'rows', 0) AS "rows",
+  coalesce(raw ->> 'bytes_up', 0) AS bytes_up,
+  coalesce(raw ->> 'bytes_down', 0) AS bytes_down,
+  coalesce(raw ->> 'upstream_bytes', 0) AS upstream_bytes,
+  coalesce(raw ->> 'duration_us', 0) AS duration_us,
+  coalesce(raw ->> 'overhead_us', 0) AS overhead_us,
+  coalesce(raw ->> 'approval_id', '') AS approval_id,
+  coalesce(raw ->> 'approver', '') AS approver,
+  coalesce(raw ->> 'ticket', '') AS ticket,
+  raw ->> 'durability' AS durability
+FROM record;
 
 -- Facts about the store itself: `ledger` (its id), `anchor_*` (the newest record that retention removed).
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
@@ -68,6 +73,11 @@ CREATE TABLE IF NOT EXISTS batch (
 
 -- One row an act: its verdict, and its outcome where there is one yet.
 CREATE VIEW IF NOT EXISTS acts AS
+WITH outcome AS MATERIALIZED (
+  SELECT request_id, seq, decision, status, masked, "rows", tokens_in, tokens_out, bytes_up, bytes_down,
+    upstream_bytes, duration_us, overhead_us
+  FROM audit WHERE kind = 'outcome'
+)
 SELECT v.ts AS ts, v.node AS node, v.session_id AS session_id, v.request_id AS request_id, v.workload AS workload,
   v.owner AS owner, v.user AS user, v."groups" AS "groups", v.identity_class AS identity_class, v.exe AS exe,
   v.dst_ip AS dst_ip, v.dst_port AS dst_port, v.host AS host, v.protocol AS protocol, v.target AS target,
@@ -80,7 +90,7 @@ SELECT v.ts AS ts, v.node AS node, v.session_id AS session_id, v.request_id AS r
   coalesce(o.tokens_out, 0) AS tokens_out, coalesce(o.bytes_up, 0) AS bytes_up,
   coalesce(o.bytes_down, 0) AS bytes_down, coalesce(o.upstream_bytes, 0) AS upstream_bytes,
   coalesce(o.duration_us, 0) AS duration_us, coalesce(o.overhead_us, 0) AS overhead_us
-FROM audit v LEFT JOIN audit o ON o.request_id = v.request_id AND o.kind = 'outcome'
+FROM audit v LEFT JOIN outcome o ON o.request_id = v.request_id
 WHERE v.kind = 'verdict';
 
 -- What was refused, and by which rule.

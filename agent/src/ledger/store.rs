@@ -83,6 +83,11 @@ impl Store {
         &self.db
     }
 
+    /// For authorisers and progress limits of a reader.
+    pub fn connection_mut(&mut self) -> &mut Connection {
+        &mut self.db
+    }
+
     /// The newest row; without rows what retention removed last; else genesis.
     pub(super) fn head(&self) -> rusqlite::Result<Head> {
         let newest = self
@@ -173,7 +178,7 @@ impl Store {
             }
         }
         if let Some(anchor) = last {
-            transaction.execute("DELETE FROM audit WHERE seq <= ?1", [anchor.seq])?;
+            transaction.execute("DELETE FROM record WHERE seq <= ?1", [anchor.seq])?;
             let text = format!("{} {} {}", anchor.epoch, anchor.seq, chain::hex(&anchor.hash));
             transaction.execute("INSERT OR REPLACE INTO meta VALUES ('anchor', ?1)", [text])?;
             transaction.commit()?;
@@ -193,7 +198,7 @@ impl Group<'_> {
         let raw = std::str::from_utf8(entry.raw).map_err(|fault| rusqlite::Error::Utf8Error(5, fault))?;
         self.transaction
             .prepare_cached(
-                "INSERT INTO audit (seq, epoch, node, prev_hash, hash, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO record (seq, epoch, node, prev_hash, hash, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
                 entry.seq,
@@ -211,12 +216,22 @@ impl Group<'_> {
     }
 }
 
-/// The statement that makes the table `audit`, as SQLite keeps it; `weir audit verify` compares it with the store's.
-#[must_use]
-pub fn expected_table() -> &'static str {
-    let from = SCHEMA.find("(\n  seq").unwrap_or(0);
-    let to = SCHEMA.find(") STRICT;").map_or(from, |end| end + ") STRICT".len());
-    SCHEMA.get(from..to).unwrap_or_default()
+/// Whether `audit` is computed from the records as this build defines it. A store whose table or view was redefined
+/// may show other columns than those that were hashed.
+///
+/// # Errors
+/// Those of SQLite.
+pub fn shows_records(db: &Connection) -> rusqlite::Result<bool> {
+    let mut query = db.prepare("SELECT sql FROM sqlite_master WHERE name = ?1")?;
+    for name in ["record", "audit"] {
+        let sql: Option<String> = query.query_row([name], |row| row.get(0)).optional()?;
+        // SQLite keeps a statement as it was written, without IF NOT EXISTS.
+        let body = sql.as_deref().and_then(|sql| sql.split_once(name)).map(|(_, body)| body);
+        if !body.is_some_and(|body| body.len() > 40 && SCHEMA.contains(&format!("EXISTS {name}{body};"))) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 fn prepare(db: &Connection) -> rusqlite::Result<()> {
@@ -254,6 +269,6 @@ fn written(raw: &str) -> u64 {
 }
 
 const SCHEMA: &str = include_str!("schema.sql");
-const KEPT: &str = "SELECT node, epoch, seq, prev_hash, hash, raw FROM audit";
+const KEPT: &str = "SELECT node, epoch, seq, prev_hash, hash, raw FROM record";
 /// Writers wait for each other this long; each holds the lock for milliseconds.
 const BUSY: Duration = Duration::from_secs(10);

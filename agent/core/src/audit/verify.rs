@@ -57,7 +57,7 @@ pub struct Proof {
 }
 
 /// Walks a trail in order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Checker {
     /// The record before the next one; `None` until the first entry of a trail that starts anywhere.
     head: Option<Head>,
