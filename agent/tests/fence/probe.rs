@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 pub fn main(arguments: &[String]) {
     let [cgroup, uid, way, rest @ ..] = arguments else { panic!("probe CGROUP UID WAY ARGUMENTS…") };
     let act = Act { cgroup: cgroup.clone(), argument: rest.first().cloned().unwrap_or_default() };
-    if !way.starts_with("late-") && way != "udp-connected-before" && way != "leaving-tcp" {
+    if !way.starts_with("late-") && way != "leaving-tcp" {
         act.enter();
     }
     if uid != "0" {
@@ -41,24 +41,21 @@ impl Act {
             "tcp-bound" => self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?)),
             "tcp-device" => self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")),
             "tcp-full-optmem" => self.dial(fill_option_memory),
+            "late-tcp-full-optmem" => self.dial(|socket| {
+                fill_option_memory(socket)?;
+                self.enter();
+                Ok(())
+            }),
             "tcp-fastopen" => {
                 self.dial(|socket| option(socket, libc::IPPROTO_TCP, 30 /* TCP_FASTOPEN_CONNECT */, &1_i32.to_ne_bytes()))
             }
             "tcp-again" => self.again(),
             "tcp-many" => self.many(rest[1].parse().expect("a number")),
-            "late-tcp" => {
-                self.dial(|_| {
-                    self.enter();
-                    Ok(())
-                })
-            }
-            "leaving-tcp" => {
-                // Started inside the labelled cgroup; the socket is born there, then the task leaves.
-                self.dial(|_| {
-                    self.enter();
-                    Ok(())
-                })
-            }
+            // The socket is born before the task enters the cgroup it is to act in.
+            "late-tcp" | "leaving-tcp" => self.dial(|_| {
+                self.enter();
+                Ok(())
+            }),
             "own-netns-tcp" => {
                 // SAFETY: a plain system call.
                 assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
@@ -119,13 +116,14 @@ impl Act {
         Ok("ok".into())
     }
 
+    /// Connects, waits until the stage has labelled the cgroup, and sends.
     fn connected_before(&self) -> std::io::Result<String> {
         let socket = local_udp(self.address())?;
         socket.connect(self.address())?;
-        // The socket's own cgroup is the unlabelled one it was born in; the guard is the wall on the *stamped* label,
-        // so a second socket is born inside and sends past the hooks by a route they do not see.
-        self.enter();
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new())?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        // A dropped datagram may be reported to the sender; only an answer counts.
         let _ = socket.send(b"?");
         match socket.recv(&mut [0; 8]) {
             Ok(_) => Ok("answer".into()),
@@ -183,7 +181,7 @@ fn open(kind: &str) -> std::io::Result<OwnedFd> {
 
 /// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage.
 fn fill_option_memory(socket: &OwnedFd) -> std::io::Result<()> {
-    for length in (1..=4096_u16).rev() {
+    for length in (1..=4096_u16).rev().step_by(4) {
         // `ldx 4*([k]&0xf)` expands to several instructions each.
         let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
         code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });

@@ -1,6 +1,6 @@
 //! The stage: a cgroup tree, a bpffs, an agent, servers. Dropping it takes everything down, also after a failure.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -92,7 +92,12 @@ impl Stage {
         for listener in [v4, v6] {
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
-                    let _ = stream.and_then(|mut stream| stream.write_all(b"direct\n"));
+                    let _ = stream.and_then(|mut stream| {
+                        stream.write_all(b"direct\n")?;
+                        stream.shutdown(std::net::Shutdown::Write)?;
+                        // Bytes left unread would turn the close into a reset.
+                        stream.read_to_end(&mut Vec::new())
+                    });
                 }
             });
         }
@@ -143,21 +148,45 @@ impl Stage {
         self.probe("labelled", "plain", 0, way)
     }
 
-    /// Runs a probe that starts in one cgroup and enters another by itself.
+    /// The cgroup is labelled when the probe says that it is ready.
+    pub fn labelled_later(&self, way: &[&str]) -> String {
+        let later = self.fence().tree().make("later").unwrap();
+        self.probe_with("later", "later", 0, way, || {
+            self.fence().label(cgroup::id(&later).unwrap(), PAYMENTS).unwrap();
+        })
+    }
+
+    pub fn never_labelled(&self, way: &[&str]) -> String {
+        self.probe("plain", "plain", 0, way)
+    }
+
     fn probe(&self, start: &str, enter: &str, uid: u32, way: &[&str]) -> String {
+        self.probe_with(start, enter, uid, way, || ())
+    }
+
+    /// Runs a probe that starts in one cgroup and enters another by itself; `ready` runs after its first line.
+    fn probe_with(&self, start: &str, enter: &str, uid: u32, way: &[&str], ready: impl FnOnce()) -> String {
         use std::os::unix::process::CommandExt;
         let root = self.root();
         let procs = std::fs::OpenOptions::new().write(true).open(root.join(start).join("cgroup.procs")).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.arg("probe").arg(root.join(enter)).arg(uid.to_string()).args(way);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         // SAFETY: one write(2) between fork and exec.
         unsafe { command.pre_exec(move || rustix::io::write(&procs, b"0").map(drop).map_err(Into::into)) };
-        let child = command.spawn().unwrap();
+        let mut child = command.spawn().unwrap();
         self.last_pid.store(child.id(), Ordering::Relaxed);
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "the probe {way:?} broke");
-        String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        if line == "ready\n" {
+            ready();
+            child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            line.clear();
+            said.read_line(&mut line).unwrap();
+        }
+        assert!(child.wait().unwrap().success(), "the probe {way:?} broke");
+        line.trim_end_matches('\n').to_owned()
     }
 
     pub fn last_pid(&self) -> u32 {
@@ -273,7 +302,7 @@ impl Drop for Stage {
         }
         let _ = std::fs::write(self.home.join("cgroup.procs"), "0");
         let _ = rustix::mount::unmount(&self.settings.bpffs, rustix::mount::UnmountFlags::DETACH);
-        for child in ["labelled/child", "labelled", "plain"] {
+        for child in ["labelled/child", "labelled", "later", "plain"] {
             let _ = std::fs::remove_dir(root.join(child));
         }
         let _ = std::fs::remove_dir(root.join(format!("weir.agent/{}", std::process::id())));
@@ -300,7 +329,12 @@ async fn serve(listeners: Listeners, fence: Arc<Fence>, labelled: u64) {
             if origin.cgroup == labelled { "labelled" } else { "other" },
             if origin.label == PAYMENTS { "payments" } else { "other" },
         );
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, line.as_bytes()).await;
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let _ = stream.write_all(line.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
     }
 }
 
