@@ -56,14 +56,25 @@ pub(super) fn program_load(
     program_type: u32,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
+    let mut log = vec![0_u8; VERIFIER_LOG_BYTES];
     let mut attr = Attr::new()
         .u32(0, program_type)
         .u32(4, (instructions.len() / 8) as u32)
         .u64(8, instructions.as_ptr().expose_provenance() as u64)
         .u64(16, license.as_ptr().expose_provenance() as u64)
+        .u32(24, 1)
+        .u32(28, log.len() as u32)
+        .u64(32, log.as_mut_ptr().expose_provenance() as u64)
         .u32(68, attach_type);
-    // SAFETY: the instructions are valid for the count given, the license ends with NUL, both outlive the call.
-    unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    // SAFETY: the instructions are valid for the count given, the license ends with NUL, the log has the size given;
+    // all outlive the call.
+    let loaded = unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) };
+    loaded.map_err(|fault| {
+        let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        io::Error::new(fault.kind(), format!("{fault}; the verifier says: {}", last.join(" | ")))
+    })
 }
 
 /// Attaches a program to a cgroup by a link.
@@ -174,3 +185,6 @@ fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;
     std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
+
+/// Room for what the verifier says of a program it refuses.
+const VERIFIER_LOG_BYTES: usize = 1 << 20;

@@ -16,8 +16,11 @@ fn main() {
         println!("fence: skipped, it needs root");
         return;
     }
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut stage = Stage::set();
+    let begun = std::time::Instant::now();
     redirects(&mut stage);
+    println!("{:?}", begun.elapsed());
     origins(&mut stage);
     ways_round(&mut stage);
     datagrams(&mut stage);
