@@ -15,6 +15,7 @@ const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
+const BPF_LINK_DETACH: u32 = 34;
 
 /// `union bpf_attr` is larger on newer kernels; they take a shorter one as zero-filled.
 #[repr(C, align(8))]
@@ -94,6 +95,13 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let mut attr = Attr::new().fd(0, &link).fd(4, &program);
     // SAFETY: no pointers.
     unsafe { attr.call(BPF_LINK_UPDATE).map(drop) }
+}
+
+/// Takes a link's program off now; removing its pin alone lets the kernel do so when it finds the time.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::new().fd(0, &link);
+    // SAFETY: no pointers.
+    unsafe { attr.call(BPF_LINK_DETACH).map(drop) }
 }
 
 /// Cgroup id a link is attached to; 0 after that cgroup was removed.

@@ -18,15 +18,13 @@ fn main() {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut stage = Stage::set();
-    let begun = std::time::Instant::now();
-    redirects(&mut stage);
-    println!("{:?}", begun.elapsed());
-    origins(&mut stage);
-    ways_round(&mut stage);
-    datagrams(&mut stage);
-    guards(&mut stage);
-    failures(&mut stage);
-    death_and_return(&mut stage);
+    let acts: [fn(&mut Stage); 7] =
+        [redirects, origins, ways_round, datagrams, guards, failures, death_and_return];
+    for act in acts {
+        let begun = std::time::Instant::now();
+        act(&mut stage);
+        println!("  -- {} ms", begun.elapsed().as_millis());
+    }
     stage.finish();
 }
 

@@ -179,28 +179,36 @@ fn open(kind: &str) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage.
+/// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage:
+/// the longest one that fits leaves no room.
 fn fill_option_memory(socket: &OwnedFd) -> std::io::Result<()> {
-    for length in (1..=4096_u16).rev().step_by(4) {
-        // `ldx 4*([k]&0xf)` expands to several instructions each.
-        let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
-        code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });
-        let filter = libc::sock_fprog { len: length + 1, filter: code.as_mut_ptr() };
-        // SAFETY: the program is valid for its length, and outlives the call.
-        let failed = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const filter).cast(),
-                size_of::<libc::sock_fprog>() as u32,
-            )
-        };
-        if failed == 0 {
-            return Ok(());
-        }
+    let (mut fits, mut too_long) = (0_u16, 4096_u16);
+    while too_long - fits > 1 {
+        let length = fits.midpoint(too_long);
+        if attach_filter(socket, length) { fits = length } else { too_long = length }
     }
+    assert!(attach_filter(socket, fits), "the longest filter fits no more");
     Ok(())
+}
+
+fn attach_filter(socket: &OwnedFd, length: u16) -> bool {
+    // The former one is still charged while it is being replaced. Without one this fails, which is fine.
+    let _ = option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0_i32.to_ne_bytes());
+    // `ldx 4*([k]&0xf)` expands to several instructions each.
+    let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
+    code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });
+    let filter = libc::sock_fprog { len: length + 1, filter: code.as_mut_ptr() };
+    // SAFETY: the program is valid for its length, and outlives the call.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as u32,
+        )
+    };
+    failed == 0
 }
 
 fn option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
