@@ -46,7 +46,13 @@ fn publish(ctx: &SockOpsContext) {
         return;
     }
     let (local, remote) = ends(ctx);
-    let key = Tuple { netns: stamp.origin.netns, source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    let key = Tuple {
+        netns: stamp.origin.netns,
+        source: local.0,
+        destination: remote.0,
+        source_port: local.1,
+        destination_port: remote.1,
+    };
     if HANDSHAKES.insert(key, stamp.origin, 0).is_err() {
         maps::count(Counter::Lost);
         return;
@@ -70,7 +76,13 @@ fn accept(ctx: &SockOpsContext) {
     if sk.is_null() {
         return;
     }
-    let key = Tuple { netns, source: remote.0, destination: local.0, source_port: remote.1, destination_port: local.1 };
+    let key = Tuple {
+        netns,
+        source: remote.0,
+        destination: local.0,
+        source_port: remote.1,
+        destination_port: local.1,
+    };
     // A connection without entry is none of ours; the agent sees no record and resets it.
     let Some(origin) = HANDSHAKES.get_ptr_mut(key) else { return };
     // SAFETY: `sk` is not null; the map's value is a whole record until it is removed below.
@@ -94,7 +106,13 @@ fn forget(ctx: &SockOpsContext) {
     // SAFETY: not null, from the context.
     let Some(stamp) = (unsafe { maps::stamp(sk) }) else { return };
     let (local, remote) = ends(ctx);
-    let key = Tuple { netns: stamp.origin.netns, source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    let key = Tuple {
+        netns: stamp.origin.netns,
+        source: local.0,
+        destination: remote.0,
+        source_port: local.1,
+        destination_port: remote.1,
+    };
     if HANDSHAKES.get_ptr(key).is_some_and(|found| is_from(found, stamp.origin.cookie)) {
         let _ = HANDSHAKES.remove(key);
     }

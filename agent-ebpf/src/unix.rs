@@ -12,8 +12,8 @@ use core::mem::MaybeUninit;
 use core::ptr::{addr_of, read_volatile};
 use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName};
 
-use crate::maps::{self, SOCKET_NAMES};
 use crate::label;
+use crate::maps::{self, SOCKET_NAMES};
 
 /// `sun_path` (unix(7)).
 const PATH_BYTES: usize = 108;

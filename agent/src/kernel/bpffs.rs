@@ -74,7 +74,9 @@ pub(super) fn remove_old_layouts(bpffs: &Path) {
 
 /// Pins of links are named after their program, in lower case; pins of maps are in upper case.
 fn is_link_pin(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()))
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -124,8 +124,10 @@ pub(super) fn map_sizes(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
 }
 
 fn object_info(object: BorrowedFd<'_>, info: &mut [u8; 64]) -> io::Result<()> {
-    let mut attr =
-        Attr::new().fd(0, &object).u32(4, info.len() as u32).u64(8, info.as_mut_ptr().expose_provenance() as u64);
+    let mut attr = Attr::new()
+        .fd(0, &object)
+        .u32(4, info.len() as u32)
+        .u64(8, info.as_mut_ptr().expose_provenance() as u64);
     // SAFETY: `info` is valid for the length given and outlives the call.
     unsafe { attr.call(BPF_OBJ_GET_INFO_BY_FD).map(drop) }
 }
@@ -191,7 +193,8 @@ fn absent_is_false(done: io::Result<RawFd>) -> io::Result<bool> {
 
 fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;
-    std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    std::ffi::CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
 /// Room for what the verifier says of a program it refuses.

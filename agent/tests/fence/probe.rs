@@ -29,7 +29,11 @@ struct Act {
 }
 
 impl Act {
+    /// `-` stays where it is.
     fn enter(&self) {
+        if self.cgroup == "-" {
+            return;
+        }
         std::fs::write(format!("{}/cgroup.procs", self.cgroup), "0").expect("enter the cgroup");
     }
 
@@ -38,8 +42,12 @@ impl Act {
             "tcp" | "wall" => hear(&TcpStream::connect(self.address())?),
             "tcp-nonblocking" => self.nonblocking(),
             "tcp-v6only" => self.dial(|socket| Ok(sockopt::set_ipv6_v6only(socket, true)?)),
-            "tcp-bound" => self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?)),
-            "tcp-device" => self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")),
+            "tcp-bound" => {
+                self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?))
+            }
+            "tcp-device" => {
+                self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0"))
+            }
             "tcp-full-optmem" => self.dial(fill_option_memory),
             "late-tcp-full-optmem" => self.dial(|socket| {
                 fill_option_memory(socket)?;
@@ -47,7 +55,14 @@ impl Act {
                 Ok(())
             }),
             "tcp-fastopen" => {
-                self.dial(|socket| option(socket, libc::IPPROTO_TCP, 30 /* TCP_FASTOPEN_CONNECT */, &1_i32.to_ne_bytes()))
+                self.dial(|socket| {
+                    option(
+                        socket,
+                        libc::IPPROTO_TCP,
+                        30, /* TCP_FASTOPEN_CONNECT */
+                        &1_i32.to_ne_bytes(),
+                    )
+                })
             }
             "tcp-again" => self.again(),
             "tcp-many" => self.many(rest[1].parse().expect("a number")),
@@ -214,7 +229,13 @@ fn attach_filter(socket: &OwnedFd, length: u16) -> bool {
 fn option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
     // SAFETY: the value is valid for its length; the kernel only reads it.
     let failed = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
     };
     if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
