@@ -15,7 +15,8 @@ fn main() {
 
 fn build() -> Result<(), String> {
     let out: PathBuf = std::env::var_os("OUT_DIR").ok_or("cargo did not set OUT_DIR")?.into();
-    let agent: PathBuf = std::env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo did not set CARGO_MANIFEST_DIR")?.into();
+    let agent: PathBuf =
+        std::env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo did not set CARGO_MANIFEST_DIR")?.into();
     let source = agent.parent().ok_or("the agent has no parent folder")?.join("agent-ebpf");
     println!("cargo::rerun-if-changed={}", source.join("src").display());
     println!("cargo::rerun-if-changed={}", source.join("Cargo.toml").display());
@@ -30,7 +31,17 @@ fn build() -> Result<(), String> {
     let done = toolchain
         .cargo(&linker)
         .current_dir(&source)
-        .args(["build", "--profile", "ebpf", "--features", "kernel", "--bin", "weir-ebpf", "--target", TARGET])
+        .args([
+            "build",
+            "--profile",
+            "ebpf",
+            "--features",
+            "kernel",
+            "--bin",
+            "weir-ebpf",
+            "--target",
+            TARGET,
+        ])
         .args(["-Z", "build-std=core", "--target-dir"])
         .arg(&target)
         .output()
@@ -43,7 +54,8 @@ fn build() -> Result<(), String> {
         return Err(format!("the kernel programs do not build (see above). If a tool is missing, {SETUP}"));
     }
     let object = target.join(TARGET).join("ebpf/weir-ebpf");
-    std::fs::copy(&object, out.join("weir-ebpf.o")).map_err(|fault| format!("{}: {fault}", object.display()))?;
+    std::fs::copy(&object, out.join("weir-ebpf.o"))
+        .map_err(|fault| format!("{}: {fault}", object.display()))?;
     Ok(())
 }
 
@@ -89,16 +101,21 @@ impl Toolchain {
     fn cargo(&self, linker: &Path) -> Command {
         let mut command = Command::new(&self.cargo);
         // What belongs to the outer build must not reach the inner one.
-        for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"]
-        {
+        for name in [
+            "RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+        ] {
             command.env_remove(name);
         }
         if let Some(path) = self.path {
             command.env("PATH", path).env_remove("RUSTUP_TOOLCHAIN");
         }
         let arch = std::env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_else(|_| "x86_64".into());
-        let flags =
-            [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"].join("\u{1f}");
+        let flags = [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Clink-arg=--btf"]
+            .join("\u{1f}");
         command
             .env("RUSTC", &self.rustc)
             // `-Z build-std` needs it; only the nested build may have it.

@@ -33,7 +33,8 @@ fn stamp(ctx: &SockContext) -> Result<(), Refusal> {
     // SAFETY: `sk` is the program's context, never null; one volatile load a field keeps the verifier's view simple.
     let (kind, protocol) =
         unsafe { (read_volatile(addr_of!((*sk).type_)), read_volatile(addr_of!((*sk).protocol))) };
-    let spoken = (kind == SOCK_STREAM && protocol == IPPROTO_TCP) || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP);
+    let spoken =
+        (kind == SOCK_STREAM && protocol == IPPROTO_TCP) || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP);
     if !spoken {
         return Err(Refusal::denied(Counter::Protocol));
     }

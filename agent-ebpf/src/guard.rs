@@ -31,8 +31,9 @@ fn judge(ctx: &SockContext) -> i32 {
 #[inline(always)]
 fn keep_port(ctx: &SockContext) -> Result<(), Refusal> {
     // SAFETY: the context of this program, one volatile load a field.
-    let (kind, port) =
-        unsafe { (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).src_port))) };
+    let (kind, port) = unsafe {
+        (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).src_port)))
+    };
     if kind != SOCK_STREAM {
         return Ok(());
     }

@@ -29,18 +29,8 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 10] = [
-        STATE,
-        LABELS,
-        LISTENERS,
-        STAMPS,
-        HANDSHAKES,
-        ORIGINS,
-        FAILURES,
-        RESOLVERS,
-        SOCKET_NAMES,
-        COUNTERS,
-    ];
+    pub const PINNED: [&str; 10] =
+        [STATE, LABELS, LISTENERS, STAMPS, HANDSHAKES, ORIGINS, FAILURES, RESOLVERS, SOCKET_NAMES, COUNTERS];
 }
 
 /// Slots of the `STATE` map.

@@ -10,10 +10,13 @@ use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_s
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::{Counter, Origin, Tuple};
+use weir_ebpf::{Address, Counter, Origin, Tuple};
 
 use crate::maps::{self, HANDSHAKES, LISTENERS};
 use crate::peer;
+
+/// Address, and port in host order.
+type End = (Address, u32);
 
 const AF_INET: u32 = 2;
 const TCP_CLOSE: u32 = 7;
@@ -43,7 +46,13 @@ fn publish(ctx: &SockOpsContext) {
         return;
     }
     let (local, remote) = ends(ctx);
-    let key = Tuple { netns: stamp.origin.netns, source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    let key = Tuple {
+        netns: stamp.origin.netns,
+        source: local.0,
+        destination: remote.0,
+        source_port: local.1,
+        destination_port: remote.1,
+    };
     if HANDSHAKES.insert(key, stamp.origin, 0).is_err() {
         maps::count(Counter::Lost);
         return;
@@ -67,7 +76,13 @@ fn accept(ctx: &SockOpsContext) {
     if sk.is_null() {
         return;
     }
-    let key = Tuple { netns, source: remote.0, destination: local.0, source_port: remote.1, destination_port: local.1 };
+    let key = Tuple {
+        netns,
+        source: remote.0,
+        destination: local.0,
+        source_port: remote.1,
+        destination_port: local.1,
+    };
     // A connection without entry is none of ours; the agent sees no record and resets it.
     let Some(origin) = HANDSHAKES.get_ptr_mut(key) else { return };
     // SAFETY: `sk` is not null; the map's value is a whole record until it is removed below.
@@ -91,7 +106,13 @@ fn forget(ctx: &SockOpsContext) {
     // SAFETY: not null, from the context.
     let Some(stamp) = (unsafe { maps::stamp(sk) }) else { return };
     let (local, remote) = ends(ctx);
-    let key = Tuple { netns: stamp.origin.netns, source: local.0, destination: remote.0, source_port: local.1, destination_port: remote.1 };
+    let key = Tuple {
+        netns: stamp.origin.netns,
+        source: local.0,
+        destination: remote.0,
+        source_port: local.1,
+        destination_port: remote.1,
+    };
     if HANDSHAKES.get_ptr(key).is_some_and(|found| is_from(found, stamp.origin.cookie)) {
         let _ = HANDSHAKES.remove(key);
     }
@@ -111,33 +132,31 @@ fn socket(ctx: &SockOpsContext) -> *mut bpf_sock {
 
 /// Local and remote end, ports in host order.
 #[inline(always)]
-fn ends(ctx: &SockOpsContext) -> ((weir_ebpf::Address, u32), (weir_ebpf::Address, u32)) {
+fn ends(ctx: &SockOpsContext) -> (End, End) {
     let ops: *mut bpf_sock_ops = ctx.ops;
+    // Both families are loaded before one is chosen: loads in two branches are merged by LLVM into one with a computed
+    // offset, which the verifier rejects.
     // SAFETY: the context of this program, one volatile load a word.
     unsafe {
-        let (local, remote) = if read_volatile(addr_of!((*ops).family)) == AF_INET {
-            (
-                peer::mapped(read_volatile(addr_of!((*ops).local_ip4))),
-                peer::mapped(read_volatile(addr_of!((*ops).remote_ip4))),
-            )
-        } else {
-            (
-                [
-                    read_volatile(addr_of!((*ops).local_ip6[0])),
-                    read_volatile(addr_of!((*ops).local_ip6[1])),
-                    read_volatile(addr_of!((*ops).local_ip6[2])),
-                    read_volatile(addr_of!((*ops).local_ip6[3])),
-                ],
-                [
-                    read_volatile(addr_of!((*ops).remote_ip6[0])),
-                    read_volatile(addr_of!((*ops).remote_ip6[1])),
-                    read_volatile(addr_of!((*ops).remote_ip6[2])),
-                    read_volatile(addr_of!((*ops).remote_ip6[3])),
-                ],
-            )
-        };
+        let local4 = read_volatile(addr_of!((*ops).local_ip4));
+        let remote4 = read_volatile(addr_of!((*ops).remote_ip4));
+        let local6 = [
+            read_volatile(addr_of!((*ops).local_ip6[0])),
+            read_volatile(addr_of!((*ops).local_ip6[1])),
+            read_volatile(addr_of!((*ops).local_ip6[2])),
+            read_volatile(addr_of!((*ops).local_ip6[3])),
+        ];
+        let remote6 = [
+            read_volatile(addr_of!((*ops).remote_ip6[0])),
+            read_volatile(addr_of!((*ops).remote_ip6[1])),
+            read_volatile(addr_of!((*ops).remote_ip6[2])),
+            read_volatile(addr_of!((*ops).remote_ip6[3])),
+        ];
         let local_port = read_volatile(addr_of!((*ops).local_port));
-        ((peer::bytes(local), local_port), (peer::bytes(remote), remote_port(ctx)))
+        let remote_port = remote_port(ctx);
+        let is_v4 = read_volatile(addr_of!((*ops).family)) == AF_INET;
+        let choose = |v4, v6| peer::bytes(if is_v4 { peer::mapped(v4) } else { v6 });
+        ((choose(local4, local6), local_port), (choose(remote4, remote6), remote_port))
     }
 }
 

@@ -27,7 +27,11 @@ fn read(address: u64) -> Option<u64> {
     let mut word = 0_u64;
     // SAFETY: the helper copies eight bytes or fails; it never faults.
     let failed = unsafe {
-        bpf_probe_read_kernel((&raw mut word).cast(), size_of::<u64>() as u32, address as *const core::ffi::c_void)
+        bpf_probe_read_kernel(
+            (&raw mut word).cast(),
+            size_of::<u64>() as u32,
+            address as *const core::ffi::c_void,
+        )
     };
     (failed == 0).then_some(word)
 }

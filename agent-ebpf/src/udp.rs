@@ -6,10 +6,10 @@ use aya_ebpf::programs::SockAddrContext;
 use weir_ebpf::Counter;
 
 use crate::create::IPPROTO_UDP;
+use crate::label;
 use crate::maps::{self, RESOLVERS};
 use crate::peer::{self, Peer, Words};
 use crate::refusal::{Refusal, answer};
-use crate::label;
 
 const DNS_PORT: u16 = 53;
 

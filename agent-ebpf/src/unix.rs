@@ -8,10 +8,12 @@ use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
+use core::ptr::{addr_of, read_volatile};
 use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName};
 
-use crate::maps::{self, SOCKET_NAMES};
 use crate::label;
+use crate::maps::{self, SOCKET_NAMES};
 
 /// `sun_path` (unix(7)).
 const PATH_BYTES: usize = 108;
@@ -40,20 +42,21 @@ pub fn connect_unix(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn is_refused(ctx: &SockAddrContext) -> bool {
-    let mut path = [0_u8; PATH_BYTES + SOCKET_NAME_BYTES];
-    // SAFETY: a kernel function by a number that the agent replaces with its BTF id before loading.
-    let length = unsafe {
+    // Not zeroed: a call to memset would be a function that is not inlined. The helper fills it or fails.
+    let mut path = MaybeUninit::<[u8; PATH_BYTES]>::uninit();
+    // SAFETY: a kernel function by a number that the agent replaces with its BTF id before loading; the verifier
+    // checks both loads; the helper writes the whole of `path`.
+    let (path, length) = unsafe {
         let cast: unsafe extern "C" fn(*mut c_void) -> *const KernContext =
             core::mem::transmute(CAST_TO_KERN_CTX as usize);
         let context = cast(ctx.sock_addr.cast());
-        let length = core::ptr::read_volatile(core::ptr::addr_of!((*context).length)) as usize;
-        let address = core::ptr::read_volatile(core::ptr::addr_of!((*context).address));
-        let from = address.add(FAMILY_BYTES).cast::<c_void>();
-        if bpf_probe_read_kernel(path.as_mut_ptr().cast(), PATH_BYTES as u32, from) != 0 {
+        let length = read_volatile(addr_of!((*context).length)) as usize;
+        let address = read_volatile(addr_of!((*context).address));
+        if !copy(path.as_mut_ptr().cast(), PATH_BYTES as u32, address.add(FAMILY_BYTES)) {
             // Unreadable: closed.
             return true;
         }
-        length
+        (path.assume_init_ref(), length)
     };
     let mut start = 0;
     for at in 0..PATH_BYTES {
@@ -65,16 +68,23 @@ fn is_refused(ctx: &SockAddrContext) -> bool {
             start = at + 1;
         }
     }
-    let mut name: SocketName = [0; SOCKET_NAME_BYTES];
-    if start > PATH_BYTES {
-        return true;
+    if start > PATH_BYTES - SOCKET_NAME_BYTES {
+        // Too short a name for any that is refused.
+        return false;
     }
-    // SAFETY: `start` is at most PATH_BYTES, and the buffer has room for a name after that. A helper copies because
-    // a loop over a moving index would be copied out by the compiler for each index.
-    let failed = unsafe {
-        let from = path.as_ptr().add(start).cast::<c_void>();
-        bpf_probe_read_kernel(name.as_mut_ptr().cast(), SOCKET_NAME_BYTES as u32, from)
-    };
-    // SAFETY: only its presence is read.
-    failed != 0 || unsafe { SOCKET_NAMES.get(name) }.is_some()
+    let mut name = MaybeUninit::<SocketName>::uninit();
+    // SAFETY: the name lies within `path`; the helper writes the whole of `name`; of the map only presence is read. A
+    // helper copies because the verifier cannot follow eight loads at a moving index.
+    unsafe {
+        !copy(name.as_mut_ptr().cast(), SOCKET_NAME_BYTES as u32, path.as_ptr().add(start))
+            || SOCKET_NAMES.get(name.assume_init_ref()).is_some()
+    }
+}
+
+/// # Safety
+/// `to` has room for `count` bytes. `from` may be anything: a fault is an answer.
+#[inline(always)]
+unsafe fn copy(to: *mut c_void, count: u32, from: *const u8) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe { bpf_probe_read_kernel(to, count, from.cast()) == 0 }
 }

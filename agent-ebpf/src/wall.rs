@@ -52,7 +52,8 @@ fn is_free(skb: *mut __sk_buff) -> bool {
     // SAFETY: the context of this program.
     unsafe {
         label::is_agent_packet(skb)
-            || (label::of_packet(skb) == label::NONE && stamp(skb).is_none_or(|stamp| stamp.label == label::NONE))
+            || (label::of_packet(skb) == label::NONE
+                && stamp(skb).is_none_or(|stamp| stamp.label == label::NONE))
     }
 }
 

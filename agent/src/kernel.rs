@@ -38,7 +38,9 @@ pub enum FenceError {
     Cgroup { path: PathBuf, source: std::io::Error },
     #[error("fence.attach {0:?}: write a path below the cgroup v2 mount, without `..`")]
     AttachPath(String),
-    #[error("not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0})")]
+    #[error(
+        "not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0})"
+    )]
     Privileges(String),
     #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux: {0}): it needs CONFIG_DEBUG_INFO_BTF")]
     NoBtf(String),

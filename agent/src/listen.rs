@@ -63,7 +63,8 @@ impl Listeners {
     /// # Errors
     /// The port is taken; the loopback cannot be bound. Call it within a tokio runtime.
     pub fn open(port: u16) -> io::Result<Self> {
-        let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port))).map_err(|fault| named(fault, port))?;
+        let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
+            .map_err(|fault| named(fault, port))?;
         let port = v4.local_addr()?.port();
         let netns = netns_cookie(&v4)?;
         // A host without IPv6 serves no v6: the hook refuses it, and clients fall back to v4.

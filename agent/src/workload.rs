@@ -190,8 +190,10 @@ mod tests {
     use super::*;
 
     fn config(workloads: &str) -> Config {
-        let folder = std::env::temp_dir().join(format!("weir-workload-{}-{}", std::process::id(), label(workloads)));
-        std::fs::write(&folder, format!("policies: /p\naudit: {{dir: /a}}\nworkloads: {workloads}\n")).unwrap();
+        let folder =
+            std::env::temp_dir().join(format!("weir-workload-{}-{}", std::process::id(), label(workloads)));
+        std::fs::write(&folder, format!("policies: /p\naudit: {{dir: /a}}\nworkloads: {workloads}\n"))
+            .unwrap();
         let config = Config::load(&folder).unwrap();
         std::fs::remove_file(folder).unwrap();
         config

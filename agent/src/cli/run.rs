@@ -183,7 +183,9 @@ impl User {
     fn become_it(self) -> io::Result<()> {
         // SAFETY: plain system calls; groups first, while we still may.
         let failed = unsafe {
-            libc::setgroups(0, std::ptr::null()) != 0 || libc::setgid(self.gid) != 0 || libc::setuid(self.uid) != 0
+            libc::setgroups(0, std::ptr::null()) != 0
+                || libc::setgid(self.gid) != 0
+                || libc::setuid(self.uid) != 0
         };
         if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

@@ -1,13 +1,13 @@
 //! The folder of the pins: a bpffs that only root enters. It refuses to share a folder between two agents.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::mount::MountFlags;
 
-use super::FenceError;
+use super::{FenceError, sys};
 
 /// Where the pins of this layout lie below `fence.bpffs`.
 #[must_use]
@@ -48,7 +48,12 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
     let mut pins: Vec<PathBuf> =
         std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<_>>()?;
     pins.sort_by_key(|path| !is_link_pin(path));
-    pins.iter().try_for_each(std::fs::remove_file)?;
+    for pin in &pins {
+        if is_link_pin(pin) {
+            sys::link_detach(sys::open_pin(pin)?.as_fd())?;
+        }
+        std::fs::remove_file(pin)?;
+    }
     std::fs::remove_dir(folder)
 }
 
@@ -69,7 +74,9 @@ pub(super) fn remove_old_layouts(bpffs: &Path) {
 
 /// Pins of links are named after their program, in lower case; pins of maps are in upper case.
 fn is_link_pin(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.starts_with(|c: char| c.is_lowercase()))
 }
 
 fn is_bpffs(path: &Path) -> bool {

@@ -15,7 +15,8 @@ impl TaskOffsets {
         let bytes =
             std::fs::read("/sys/kernel/btf/vmlinux").map_err(|fault| FenceError::NoBtf(fault.to_string()))?;
         let btf = Btf::parse(&bytes).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
-        btf.offsets().ok_or_else(|| FenceError::NoBtf("no task_struct with group_leader and start_boottime".into()))
+        btf.offsets()
+            .ok_or_else(|| FenceError::NoBtf("no task_struct with group_leader and start_boottime".into()))
     }
 }
 
@@ -75,11 +76,11 @@ const KIND_STRUCT: u32 = 4;
 /// Bytes after the common 12, by kind.
 fn trailer(kind: u32, count: usize) -> Option<usize> {
     Some(match kind {
-        1 | 14 | 17 => 4,      // INT, VAR, DECL_TAG
-        3 => 12,               // ARRAY
-        4 | 5 | 15 => count * 12, // STRUCT, UNION, DATASEC
-        6 | 13 => count * 8,   // ENUM, FUNC_PROTO
-        19 => count * 12,      // ENUM64
+        1 | 14 | 17 => 4,          // INT, VAR, DECL_TAG
+        3 => 12,                   // ARRAY
+        4 | 5 | 15 => count * 12,  // STRUCT, UNION, DATASEC
+        6 | 13 => count * 8,       // ENUM, FUNC_PROTO
+        19 => count * 12,          // ENUM64
         2 | 7..=12 | 16 | 18 => 0, // PTR, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FLOAT, TYPE_TAG
         _ => return None,
     })

@@ -129,9 +129,9 @@ pub fn id(folder: &Path) -> io::Result<u64> {
 fn relative(attach: &str) -> Option<PathBuf> {
     let path = Path::new(attach);
     let is_plain = |part: &Component<'_>| matches!(part, Component::RootDir | Component::Normal(_));
-    path.components().all(|part| is_plain(&part)).then(|| {
-        path.components().filter(|part| matches!(part, Component::Normal(_))).collect()
-    })
+    path.components()
+        .all(|part| is_plain(&part))
+        .then(|| path.components().filter(|part| matches!(part, Component::Normal(_))).collect())
 }
 
 /// The first cgroup2 in `/proc/self/mountinfo` (proc_pid_mountinfo(5)).

@@ -64,10 +64,17 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
 
 /// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
 /// layers that this kernel does not have.
-pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<Vec<&'static str>, FenceError> {
+pub(super) fn attach(
+    object: &aya::Ebpf,
+    folder: &Path,
+    tree: &Tree,
+) -> Result<Vec<&'static str>, FenceError> {
     let mut fresh = Vec::new();
     for (name, attach_type) in PROGRAMS {
-        let fault = |source: std::io::Error| FenceError::Program { program: name.into(), message: source.to_string() };
+        let fault = |source: std::io::Error| FenceError::Program {
+            program: name.into(),
+            message: source.to_string(),
+        };
         let program = object.program(name).ok_or_else(|| missing(name))?;
         let fd = program.fd().map_err(|fault| FenceError::Object(chain(&fault)))?.as_fd();
         let pin = folder.join(name);
@@ -92,7 +99,12 @@ pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<V
 }
 
 /// True when a new link was made, false when a pinned one was taken over.
-pub(super) fn attach_one(program: BorrowedFd<'_>, attach_type: u32, pin: &Path, tree: &Tree) -> std::io::Result<bool> {
+pub(super) fn attach_one(
+    program: BorrowedFd<'_>,
+    attach_type: u32,
+    pin: &Path,
+    tree: &Tree,
+) -> std::io::Result<bool> {
     if let Ok(link) = sys::open_pin(pin) {
         // A link whose cgroup was removed, or that hangs elsewhere, is replaced: new first, then the old one goes.
         if sys::link_cgroup(link.as_fd())? == tree.id() && sys::link_update(link.as_fd(), program).is_ok() {
@@ -108,7 +120,11 @@ pub(super) fn attach_one(program: BorrowedFd<'_>, attach_type: u32, pin: &Path, 
     Ok(true)
 }
 
-fn link_create(program: BorrowedFd<'_>, attach_type: u32, tree: &Tree) -> std::io::Result<std::os::fd::OwnedFd> {
+fn link_create(
+    program: BorrowedFd<'_>,
+    attach_type: u32,
+    tree: &Tree,
+) -> std::io::Result<std::os::fd::OwnedFd> {
     sys::link_create(program, tree.as_fd(), attach_type, BPF_F_PREORDER)
         .or_else(|_| sys::link_create(program, tree.as_fd(), attach_type, 0))
 }
@@ -125,7 +141,11 @@ fn check_privileges() -> Result<(), FenceError> {
         .filter(|(bit, _)| effective >> bit & 1 == 0)
         .map(|(_, name)| name)
         .collect();
-    if missing.is_empty() { Ok(()) } else { Err(FenceError::Privileges(format!("missing: {}", missing.join(", ")))) }
+    if missing.is_empty() {
+        Ok(())
+    } else {
+        Err(FenceError::Privileges(format!("missing: {}", missing.join(", "))))
+    }
 }
 
 fn missing(name: &str) -> FenceError {

@@ -15,6 +15,7 @@ const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
+const BPF_LINK_DETACH: u32 = 34;
 
 /// `union bpf_attr` is larger on newer kernels; they take a shorter one as zero-filled.
 #[repr(C, align(8))]
@@ -56,14 +57,25 @@ pub(super) fn program_load(
     program_type: u32,
     attach_type: u32,
 ) -> io::Result<OwnedFd> {
+    let mut log = vec![0_u8; VERIFIER_LOG_BYTES];
     let mut attr = Attr::new()
         .u32(0, program_type)
         .u32(4, (instructions.len() / 8) as u32)
         .u64(8, instructions.as_ptr().expose_provenance() as u64)
         .u64(16, license.as_ptr().expose_provenance() as u64)
+        .u32(24, 1)
+        .u32(28, log.len() as u32)
+        .u64(32, log.as_mut_ptr().expose_provenance() as u64)
         .u32(68, attach_type);
-    // SAFETY: the instructions are valid for the count given, the license ends with NUL, both outlive the call.
-    unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) }
+    // SAFETY: the instructions are valid for the count given, the license ends with NUL, the log has the size given;
+    // all outlive the call.
+    let loaded = unsafe { attr.call(BPF_PROG_LOAD).map(|fd| OwnedFd::from_raw_fd(fd)) };
+    loaded.map_err(|fault| {
+        let text = log.split(|byte| *byte == 0).next().unwrap_or_default();
+        let text = String::from_utf8_lossy(text);
+        let last: Vec<&str> = text.lines().rev().take(3).collect();
+        io::Error::new(fault.kind(), format!("{fault}; the verifier says: {}", last.join(" | ")))
+    })
 }
 
 /// Attaches a program to a cgroup by a link.
@@ -83,6 +95,13 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let mut attr = Attr::new().fd(0, &link).fd(4, &program);
     // SAFETY: no pointers.
     unsafe { attr.call(BPF_LINK_UPDATE).map(drop) }
+}
+
+/// Takes a link's program off now; removing its pin alone lets the kernel do so when it finds the time.
+pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = Attr::new().fd(0, &link);
+    // SAFETY: no pointers.
+    unsafe { attr.call(BPF_LINK_DETACH).map(drop) }
 }
 
 /// Cgroup id a link is attached to; 0 after that cgroup was removed.
@@ -105,8 +124,10 @@ pub(super) fn map_sizes(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
 }
 
 fn object_info(object: BorrowedFd<'_>, info: &mut [u8; 64]) -> io::Result<()> {
-    let mut attr =
-        Attr::new().fd(0, &object).u32(4, info.len() as u32).u64(8, info.as_mut_ptr().expose_provenance() as u64);
+    let mut attr = Attr::new()
+        .fd(0, &object)
+        .u32(4, info.len() as u32)
+        .u64(8, info.as_mut_ptr().expose_provenance() as u64);
     // SAFETY: `info` is valid for the length given and outlives the call.
     unsafe { attr.call(BPF_OBJ_GET_INFO_BY_FD).map(drop) }
 }
@@ -172,5 +193,9 @@ fn absent_is_false(done: io::Result<RawFd>) -> io::Result<bool> {
 
 fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
     use std::os::unix::ffi::OsStrExt;
-    std::ffi::CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+    std::ffi::CString::new(path.as_os_str().as_bytes())
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
+
+/// Room for what the verifier says of a program it refuses.
+const VERIFIER_LOG_BYTES: usize = 1 << 20;

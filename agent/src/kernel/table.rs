@@ -173,8 +173,8 @@ impl Pins {
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, FenceError> {
-        let cpus = aya::util::nr_cpus()
-            .map_err(|(_, source)| FenceError::Map { map: map::COUNTERS, source })?;
+        let cpus =
+            aya::util::nr_cpus().map_err(|(_, source)| FenceError::Map { map: map::COUNTERS, source })?;
         let mut cells = vec![0_u8; cpus * size_of::<u64>()];
         let mut counted = Vec::with_capacity(Counter::ALL.len());
         for (counter, name) in Counter::ALL {

@@ -26,7 +26,8 @@ pub(super) fn attach(object: &[u8], folder: &Path, tree: &Tree) -> io::Result<()
 
 fn program(object: &[u8], folder: &Path) -> io::Result<OwnedFd> {
     let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
-    let program = object.programs.get(PROGRAM).ok_or_else(|| io::Error::other("the object lacks it"))?.clone();
+    let program =
+        object.programs.get(PROGRAM).ok_or_else(|| io::Error::other("the object lacks it"))?.clone();
     object.functions.retain(|key, _| *key == program.function_key());
     let pins: Vec<(&str, OwnedFd)> = weir_ebpf::map::PINNED
         .iter()

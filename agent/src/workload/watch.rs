@@ -7,8 +7,11 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use rustix::pipe::PipeFlags;
 
 use super::Workloads;
 use crate::kernel::{Fence, FenceError, cgroup};
@@ -20,37 +23,61 @@ struct Watched {
     id: u64,
 }
 
-/// A watch over the cgroup tree. It ends with the process.
+/// A watch over the cgroup tree, on a thread of its own. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Watch {
+    thread: Option<JoinHandle<()>>,
+    /// Its closing ends the thread.
+    open: Option<OwnedFd>,
+}
+
+#[derive(Debug)]
+struct Watcher {
     workloads: Arc<Workloads>,
     fence: Arc<Fence>,
     events: OwnedFd,
+    /// Hung up when the watch is dropped.
+    end: OwnedFd,
     folders: HashMap<i32, Watched>,
 }
 
 impl Watch {
-    /// Labels what is there, and from now on what appears, on a thread of its own.
+    /// Labels what is there, and from now on what appears.
     ///
     /// # Errors
     /// inotify is not to be had; a label cannot be set.
-    pub fn start(workloads: Arc<Workloads>, fence: Arc<Fence>) -> Result<(), FenceError> {
+    pub fn start(workloads: Arc<Workloads>, fence: Arc<Fence>) -> Result<Self, FenceError> {
         let root = fence.tree().root().to_owned();
         let fault = |source: std::io::Error| FenceError::Cgroup { path: root.clone(), source };
-        let events = inotify::init(CreateFlags::CLOEXEC).map_err(|errno| fault(errno.into()))?;
-        let mut watch = Self { workloads, fence, events, folders: HashMap::new() };
-        watch.workloads.apply(&watch.fence)?;
-        watch.add(&root);
+        let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
+            .map_err(|errno| fault(errno.into()))?;
+        let (end, open) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fault(errno.into()))?;
+        let mut watcher = Watcher { workloads, fence, events, end, folders: HashMap::new() };
+        watcher.workloads.apply(&watcher.fence)?;
+        watcher.add(&root);
         // What was made between the two walks is labelled by the second.
-        watch.workloads.apply(&watch.fence)?;
-        std::thread::Builder::new().name("workloads".into()).spawn(move || watch.run()).map_err(fault)?;
-        Ok(())
+        watcher.workloads.apply(&watcher.fence)?;
+        let thread = std::thread::Builder::new().name("workloads".into()).spawn(move || watcher.run());
+        Ok(Self { thread: Some(thread.map_err(fault)?), open: Some(open) })
     }
+}
 
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.open.take());
+        if let Some(thread) = self.thread.take() {
+            // It panics only by a mistake of ours, which it has printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Watcher {
     fn run(mut self) {
         loop {
-            match self.next() {
-                Ok(()) => {}
+            match self.wait().and_then(|more| if more { self.next().map(|()| true) } else { Ok(false) }) {
+                Ok(true) => {}
+                Ok(false) => return,
                 Err(fault) => {
                     tracing::error!(%fault, "the cgroup watch failed; it starts anew");
                     std::thread::sleep(REST);
@@ -60,14 +87,28 @@ impl Watch {
         }
     }
 
-    /// Waits for events and answers them.
+    /// Waits for events; false at the end.
+    fn wait(&self) -> std::io::Result<bool> {
+        let mut sources =
+            [PollFd::new(&self.events, PollFlags::IN), PollFd::new(&self.end, PollFlags::empty())];
+        match rustix::event::poll(&mut sources, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(sources[1].revents().is_empty()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Reads events and answers them.
     fn next(&mut self) -> std::io::Result<()> {
         let mut buffer = [std::mem::MaybeUninit::uninit(); 8 * 1024];
         let mut seen = Vec::new();
         {
             let mut reader = inotify::Reader::new(&self.events, &mut buffer);
             loop {
-                let event = reader.next()?;
+                let event = match reader.next() {
+                    Ok(event) => event,
+                    Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => break,
+                    Err(errno) => return Err(errno.into()),
+                };
                 seen.push((event.wd(), event.events(), event.file_name().map(CStr::to_owned)));
                 if reader.is_buffer_empty() {
                     break;
@@ -130,7 +171,8 @@ impl Watch {
     fn add_one(&mut self, folder: &Path) {
         // Both fail for a folder that is gone again, which needs no watch.
         let Ok(id) = cgroup::id(folder) else { return };
-        if let Ok(number) = inotify::add_watch(&self.events, folder, WatchFlags::CREATE | WatchFlags::ONLYDIR) {
+        if let Ok(number) = inotify::add_watch(&self.events, folder, WatchFlags::CREATE | WatchFlags::ONLYDIR)
+        {
             self.folders.insert(number, Watched { folder: folder.to_owned(), id });
         }
     }

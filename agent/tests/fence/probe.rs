@@ -11,7 +11,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 pub fn main(arguments: &[String]) {
     let [cgroup, uid, way, rest @ ..] = arguments else { panic!("probe CGROUP UID WAY ARGUMENTS…") };
     let act = Act { cgroup: cgroup.clone(), argument: rest.first().cloned().unwrap_or_default() };
-    if !way.starts_with("late-") && way != "udp-connected-before" && way != "leaving-tcp" {
+    if !way.starts_with("late-") && way != "leaving-tcp" {
         act.enter();
     }
     if uid != "0" {
@@ -29,7 +29,11 @@ struct Act {
 }
 
 impl Act {
+    /// `-` stays where it is.
     fn enter(&self) {
+        if self.cgroup == "-" {
+            return;
+        }
         std::fs::write(format!("{}/cgroup.procs", self.cgroup), "0").expect("enter the cgroup");
     }
 
@@ -38,27 +42,35 @@ impl Act {
             "tcp" | "wall" => hear(&TcpStream::connect(self.address())?),
             "tcp-nonblocking" => self.nonblocking(),
             "tcp-v6only" => self.dial(|socket| Ok(sockopt::set_ipv6_v6only(socket, true)?)),
-            "tcp-bound" => self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?)),
-            "tcp-device" => self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0")),
+            "tcp-bound" => {
+                self.dial(|socket| Ok(rustix::net::bind(socket, &SocketAddr::from(([127, 0, 0, 9], 0)))?))
+            }
+            "tcp-device" => {
+                self.dial(|socket| option(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, b"lo\0"))
+            }
             "tcp-full-optmem" => self.dial(fill_option_memory),
+            "late-tcp-full-optmem" => self.dial(|socket| {
+                fill_option_memory(socket)?;
+                self.enter();
+                Ok(())
+            }),
             "tcp-fastopen" => {
-                self.dial(|socket| option(socket, libc::IPPROTO_TCP, 30 /* TCP_FASTOPEN_CONNECT */, &1_i32.to_ne_bytes()))
+                self.dial(|socket| {
+                    option(
+                        socket,
+                        libc::IPPROTO_TCP,
+                        30, /* TCP_FASTOPEN_CONNECT */
+                        &1_i32.to_ne_bytes(),
+                    )
+                })
             }
             "tcp-again" => self.again(),
             "tcp-many" => self.many(rest[1].parse().expect("a number")),
-            "late-tcp" => {
-                self.dial(|_| {
-                    self.enter();
-                    Ok(())
-                })
-            }
-            "leaving-tcp" => {
-                // Started inside the labelled cgroup; the socket is born there, then the task leaves.
-                self.dial(|_| {
-                    self.enter();
-                    Ok(())
-                })
-            }
+            // The socket is born before the task enters the cgroup it is to act in.
+            "late-tcp" | "leaving-tcp" => self.dial(|_| {
+                self.enter();
+                Ok(())
+            }),
             "own-netns-tcp" => {
                 // SAFETY: a plain system call.
                 assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
@@ -119,13 +131,14 @@ impl Act {
         Ok("ok".into())
     }
 
+    /// Connects, waits until the stage has labelled the cgroup, and sends.
     fn connected_before(&self) -> std::io::Result<String> {
         let socket = local_udp(self.address())?;
         socket.connect(self.address())?;
-        // The socket's own cgroup is the unlabelled one it was born in; the guard is the wall on the *stamped* label,
-        // so a second socket is born inside and sends past the hooks by a route they do not see.
-        self.enter();
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new())?;
         socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        // A dropped datagram may be reported to the sender; only an answer counts.
         let _ = socket.send(b"?");
         match socket.recv(&mut [0; 8]) {
             Ok(_) => Ok("answer".into()),
@@ -181,34 +194,48 @@ fn open(kind: &str) -> std::io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage.
+/// A classic filter program is charged to the socket's option memory, from which the kernel also takes its storage:
+/// the longest one that fits leaves no room.
 fn fill_option_memory(socket: &OwnedFd) -> std::io::Result<()> {
-    for length in (1..=4096_u16).rev() {
-        // `ldx 4*([k]&0xf)` expands to several instructions each.
-        let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
-        code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });
-        let filter = libc::sock_fprog { len: length + 1, filter: code.as_mut_ptr() };
-        // SAFETY: the program is valid for its length, and outlives the call.
-        let failed = unsafe {
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::SOL_SOCKET,
-                libc::SO_ATTACH_FILTER,
-                (&raw const filter).cast(),
-                size_of::<libc::sock_fprog>() as u32,
-            )
-        };
-        if failed == 0 {
-            return Ok(());
-        }
+    let (mut fits, mut too_long) = (0_u16, 4096_u16);
+    while too_long - fits > 1 {
+        let length = fits.midpoint(too_long);
+        if attach_filter(socket, length) { fits = length } else { too_long = length }
     }
+    assert!(attach_filter(socket, fits), "the longest filter fits no more");
     Ok(())
+}
+
+fn attach_filter(socket: &OwnedFd, length: u16) -> bool {
+    // The former one is still charged while it is being replaced. Without one this fails, which is fine.
+    let _ = option(socket, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0_i32.to_ne_bytes());
+    // `ldx 4*([k]&0xf)` expands to several instructions each.
+    let mut code = vec![libc::sock_filter { code: 0xb1, jt: 0, jf: 0, k: 0 }; usize::from(length)];
+    code.push(libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: u32::MAX });
+    let filter = libc::sock_fprog { len: length + 1, filter: code.as_mut_ptr() };
+    // SAFETY: the program is valid for its length, and outlives the call.
+    let failed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as u32,
+        )
+    };
+    failed == 0
 }
 
 fn option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
     // SAFETY: the value is valid for its length; the kernel only reads it.
     let failed = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), value.len() as libc::socklen_t)
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            value.len() as libc::socklen_t,
+        )
     };
     if failed == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }

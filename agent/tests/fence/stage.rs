@@ -1,6 +1,6 @@
 //! The stage: a cgroup tree, a bpffs, an agent, servers. Dropping it takes everything down, also after a failure.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,8 +18,11 @@ pub fn check(name: &str, holds: bool, seen: &str) {
     println!("  ok  {name}");
 }
 
+fn payments() -> u64 {
+    weir::workload::label("payments")
+}
+
 pub struct Stage {
-    name: String,
     folder: PathBuf,
     settings: weir::config::Fence,
     home: PathBuf,
@@ -34,11 +37,42 @@ pub struct Stage {
 
 struct Agent {
     fence: Arc<Fence>,
+    watch: weir::workload::Watch,
     beat: tokio::task::JoinHandle<()>,
     serve: tokio::task::JoinHandle<()>,
 }
 
-const PAYMENTS: u64 = 0x7061_796d;
+impl Agent {
+    /// Closes everything the agent held and hands out the fence.
+    fn stop(self, runtime: &tokio::runtime::Runtime) -> Fence {
+        self.beat.abort();
+        self.serve.abort();
+        runtime.block_on(async {
+            let _ = self.beat.await;
+            let _ = self.serve.await;
+        });
+        drop(self.watch);
+        // Connections under way still hold it for a moment.
+        let mut fence = self.fence;
+        loop {
+            match Arc::try_unwrap(fence) {
+                Ok(fence) => return fence,
+                Err(shared) => fence = shared,
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+const CONFIG: &str = "\
+policies: /nowhere
+audit: {dir: /nowhere}
+workloads:
+  - {name: payments, cgroup: labelled, owner: alice@acme.example}
+  - {name: units, cgroup: \"units/pay*.service\", class: ci}
+  - {name: runs}
+people: [{user: bob@acme.example, uids: [1000], groups: [dba]}]
+";
 
 impl Stage {
     pub fn set() -> Self {
@@ -46,10 +80,10 @@ impl Stage {
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(folder.join("s")).unwrap();
         let settings = weir::config::Fence { attach: format!("/{name}"), bpffs: folder.join("bpf"), port: 0 };
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut stage = Self {
             home: home_cgroup(),
-            name,
             settings,
             runtime,
             agent: None,
@@ -67,13 +101,17 @@ impl Stage {
 
     /// Raises the fence, labels `labelled`, serves.
     pub fn raise_again(&mut self) {
-        let fence = Fence::raise(&self.settings).unwrap_or_else(|fault| panic!("the fence does not rise: {fault}"));
-        let labelled = fence.tree().make("labelled").unwrap();
+        let fence =
+            Fence::raise(&self.settings).unwrap_or_else(|fault| panic!("the fence does not rise: {fault}"));
+        fence.tree().make("labelled").unwrap();
         fence.tree().make("labelled/child").unwrap();
         fence.tree().make("plain").unwrap();
-        fence.label(cgroup::id(&labelled).unwrap(), PAYMENTS).unwrap();
+        fence.tree().make("units").unwrap();
+        let config = weir::config::Config::load(&self.config()).unwrap();
+        let workloads = Arc::new(weir::workload::Workloads::new(&config).unwrap());
         fence.resolvers(&[self.resolver.ip()]).unwrap();
         let fence = Arc::new(fence);
+        let watch = weir::workload::Watch::start(Arc::clone(&workloads), Arc::clone(&fence)).unwrap();
         let _runtime = self.runtime.enter();
         let listeners = Listeners::open(0).unwrap();
         self.port = listeners.port();
@@ -81,8 +119,64 @@ impl Stage {
         fence.beat().unwrap();
         let beating = Arc::clone(&fence);
         let beat = tokio::spawn(async move { beating.keep_alive().await });
-        let serve = tokio::spawn(serve(listeners, Arc::clone(&fence), cgroup::id(&labelled).unwrap()));
-        self.agent = Some(Agent { fence, beat, serve });
+        let serve = tokio::spawn(serve(listeners, Arc::clone(&fence), workloads));
+        self.agent = Some(Agent { fence, watch, beat, serve });
+    }
+
+    fn config(&self) -> PathBuf {
+        let path = self.folder.join("weir.yaml");
+        let fence = format!(
+            "fence: {{attach: {}, bpffs: {}}}\ntls: {{dir: {}}}\n",
+            self.settings.attach,
+            self.settings.bpffs.display(),
+            self.folder.display()
+        );
+        std::fs::write(&path, format!("{CONFIG}{fence}")).unwrap();
+        path
+    }
+
+    /// `weir run` from an unlabelled cgroup; exit status and standard output.
+    pub fn weir_run(&self, workload: &str, command: &[&str]) -> (Option<i32>, String) {
+        let child = self.start_weir_run(workload, command);
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+    }
+
+    pub fn start_weir_run(&self, workload: &str, command: &[&str]) -> std::process::Child {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_weir"));
+        run.arg("--config").arg(self.config()).args(["run", "--workload", workload, "--"]).args(command);
+        run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        self.start_in("plain", &mut run)
+    }
+
+    fn start_in(&self, cgroup: &str, command: &mut Command) -> std::process::Child {
+        use std::os::unix::process::CommandExt;
+        let path = self.root().join(cgroup).join("cgroup.procs");
+        let procs = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+        // SAFETY: one write(2) between fork and exec.
+        unsafe { command.pre_exec(move || rustix::io::write(&procs, b"0").map(drop).map_err(Into::into)) };
+        command.spawn().unwrap()
+    }
+
+    /// A unit that appears while the agent runs; the probe enters it `after` it was made.
+    pub fn new_unit(&self, name: &str, after: Duration, way: &[&str]) -> String {
+        let unit = format!("units/{name}");
+        self.fence().tree().make(&unit).unwrap();
+        std::thread::sleep(after);
+        let seen = self.probe("plain", &unit, 0, way);
+        std::fs::remove_dir(self.root().join(unit)).unwrap();
+        seen
+    }
+
+    pub fn run_folders(&self) -> usize {
+        let folder = self.root().join(weir::workload::run_cgroup("runs"));
+        std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()).count()
+    }
+
+    pub fn write_bundle(&self) -> String {
+        let path = self.folder.join("bundle.pem");
+        std::fs::write(&path, "").unwrap();
+        path.to_str().unwrap().to_owned()
     }
 
     fn open_servers(&mut self) {
@@ -92,7 +186,12 @@ impl Stage {
         for listener in [v4, v6] {
             std::thread::spawn(move || {
                 for stream in listener.incoming() {
-                    let _ = stream.and_then(|mut stream| stream.write_all(b"direct\n"));
+                    let _ = stream.and_then(|mut stream| {
+                        stream.write_all(b"direct\n")?;
+                        stream.shutdown(std::net::Shutdown::Write)?;
+                        // Bytes left unread would turn the close into a reset.
+                        stream.read_to_end(&mut Vec::new())
+                    });
                 }
             });
         }
@@ -143,21 +242,40 @@ impl Stage {
         self.probe("labelled", "plain", 0, way)
     }
 
-    /// Runs a probe that starts in one cgroup and enters another by itself.
+    /// The cgroup is labelled when the probe says that it is ready.
+    pub fn labelled_later(&self, way: &[&str]) -> String {
+        let later = self.fence().tree().make("later").unwrap();
+        self.probe_with("later", "later", 0, way, || {
+            self.fence().label(cgroup::id(&later).unwrap(), payments()).unwrap();
+        })
+    }
+
+    pub fn never_labelled(&self, way: &[&str]) -> String {
+        self.probe("plain", "plain", 0, way)
+    }
+
     fn probe(&self, start: &str, enter: &str, uid: u32, way: &[&str]) -> String {
-        use std::os::unix::process::CommandExt;
-        let root = self.root();
-        let procs = std::fs::OpenOptions::new().write(true).open(root.join(start).join("cgroup.procs")).unwrap();
+        self.probe_with(start, enter, uid, way, || ())
+    }
+
+    /// Runs a probe that starts in one cgroup and enters another by itself; `ready` runs after its first line.
+    fn probe_with(&self, start: &str, enter: &str, uid: u32, way: &[&str], ready: impl FnOnce()) -> String {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.arg("probe").arg(root.join(enter)).arg(uid.to_string()).args(way);
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        // SAFETY: one write(2) between fork and exec.
-        unsafe { command.pre_exec(move || rustix::io::write(&procs, b"0").map(drop).map_err(Into::into)) };
-        let child = command.spawn().unwrap();
+        command.arg("probe").arg(self.root().join(enter)).arg(uid.to_string()).args(way);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = self.start_in(start, &mut command);
         self.last_pid.store(child.id(), Ordering::Relaxed);
-        let output = child.wait_with_output().unwrap();
-        assert!(output.status.success(), "the probe {way:?} broke");
-        String::from_utf8(output.stdout).unwrap().trim_end_matches('\n').to_owned()
+        let mut said = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        said.read_line(&mut line).unwrap();
+        if line == "ready\n" {
+            ready();
+            child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+            line.clear();
+            said.read_line(&mut line).unwrap();
+        }
+        assert!(child.wait().unwrap().success(), "the probe {way:?} broke");
+        line.trim_end_matches('\n').to_owned()
     }
 
     pub fn last_pid(&self) -> u32 {
@@ -190,7 +308,7 @@ impl Stage {
         let record = weir_ebpf::Origin {
             address: weir::kernel::address(address.parse::<SocketAddr>().unwrap().ip()),
             port: self.tcp,
-            label: PAYMENTS,
+            label: payments(),
             netns,
             source: [0; 16],
             start_boottime: 0,
@@ -214,14 +332,7 @@ impl Stage {
 
     /// Everything the agent held is closed, as after SIGKILL; the pins stay.
     pub fn kill_agent(&mut self) {
-        let agent = self.agent.take().unwrap();
-        agent.beat.abort();
-        agent.serve.abort();
-        self.runtime.block_on(async {
-            let _ = agent.beat.await;
-            let _ = agent.serve.await;
-        });
-        assert!(Arc::into_inner(agent.fence).is_some(), "the agent is still used");
+        drop(self.agent.take().unwrap().stop(&self.runtime));
     }
 
     pub fn link_ids(&self) -> Vec<u32> {
@@ -241,14 +352,7 @@ impl Stage {
     }
 
     pub fn lift(&mut self) {
-        let agent = self.agent.take().unwrap();
-        agent.beat.abort();
-        agent.serve.abort();
-        self.runtime.block_on(async {
-            let _ = agent.beat.await;
-            let _ = agent.serve.await;
-        });
-        Arc::into_inner(agent.fence).unwrap().lift().unwrap();
+        self.agent.take().unwrap().stop(&self.runtime).lift().unwrap();
     }
 
     pub fn finish(self) {
@@ -268,39 +372,55 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let root = self.root();
         if let Some(agent) = self.agent.take() {
-            agent.beat.abort();
-            agent.serve.abort();
+            drop(agent.stop(&self.runtime));
         }
         let _ = std::fs::write(self.home.join("cgroup.procs"), "0");
         let _ = rustix::mount::unmount(&self.settings.bpffs, rustix::mount::UnmountFlags::DETACH);
-        for child in ["labelled/child", "labelled", "plain"] {
-            let _ = std::fs::remove_dir(root.join(child));
-        }
-        let _ = std::fs::remove_dir(root.join(format!("weir.agent/{}", std::process::id())));
-        let _ = std::fs::remove_dir(root.join("weir.agent"));
+        remove_below(&root);
         if let Err(fault) = std::fs::remove_dir(&root) {
             println!("fence: {} is left behind: {fault}", root.display());
         }
         let _ = std::fs::remove_dir_all(&self.folder);
-        let _ = &self.name;
+    }
+}
+
+/// Removes the cgroups below, children first.
+fn remove_below(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_below(&entry.path());
+            let _ = std::fs::remove_dir(entry.path());
+        }
     }
 }
 
 /// Answers every connection with what the kernel recorded about it.
-async fn serve(listeners: Listeners, fence: Arc<Fence>, labelled: u64) {
+async fn serve(listeners: Listeners, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
     loop {
         let (mut stream, origin) = listeners.accept(&fence).await.expect("accept");
         let Ok(origin) = origin else { continue };
+        let start = start_agrees(&origin);
+        let Ok(identity) = workloads.identify(&fence, &origin) else { continue };
+        let process = &identity.process;
         let line = format!(
-            "turned dst={} pid={} uid={} start={} cgroup={} workload={} \n",
+            "turned dst={} pid={} uid={} start={start} workload={} owner={} user={} class={} cgroup={} exe={} sha={} \n",
             origin.destination,
-            origin.pid,
-            origin.uid,
-            start_agrees(&origin),
-            if origin.cgroup == labelled { "labelled" } else { "other" },
-            if origin.label == PAYMENTS { "payments" } else { "other" },
+            process.pid,
+            process.uid,
+            identity.workload,
+            identity.owner,
+            identity.user,
+            identity.class.name(),
+            process.cgroup,
+            process.exe,
+            process.exe_sha256.len(),
         );
-        let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, line.as_bytes()).await;
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt, AsyncWriteExt};
+            let _ = stream.write_all(line.as_bytes()).await;
+            let _ = stream.shutdown().await;
+            let _ = stream.read_to_end(&mut Vec::new()).await;
+        });
     }
 }
 
@@ -308,7 +428,8 @@ async fn serve(listeners: Listeners, fence: Arc<Fence>, labelled: u64) {
 fn start_agrees(origin: &Origin) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", origin.pid)).unwrap_or_default();
     let Some((_, fields)) = stat.rsplit_once(") ") else { return false };
-    fields.split(' ').nth(19).and_then(|ticks| ticks.parse::<u64>().ok()) == Some(origin.start_time / 10_000_000)
+    fields.split(' ').nth(19).and_then(|ticks| ticks.parse::<u64>().ok())
+        == Some(origin.start_time / 10_000_000)
 }
 
 /// The cgroup this process was started in.

@@ -30,14 +30,20 @@ const PACKAGES: [(&str, &str); 16] = [
 
 pub(super) fn install() -> Result<()> {
     if ask("dpkg-query", &["--version"]).is_none() {
-        bail!("this is no Debian or Ubuntu: install the counterparts of these by hand: {}", names().join(", "));
+        bail!(
+            "this is no Debian or Ubuntu: install the counterparts of these by hand: {}",
+            names().join(", ")
+        );
     }
     let missing: Vec<_> = PACKAGES.iter().filter(|(names, _)| !names.split('|').any(is_installed)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if ask("id", &["-u"]).as_deref() != Some("0") {
-        bail!("run as root to install: {}", missing.iter().map(|(names, _)| *names).collect::<Vec<_>>().join(", "));
+        bail!(
+            "run as root to install: {}",
+            missing.iter().map(|(names, _)| *names).collect::<Vec<_>>().join(", ")
+        );
     }
     keep_clusters_unmade()?;
     let _quiet = QuietServices::begin()?;
@@ -63,9 +69,13 @@ fn is_installed(name: &str) -> bool {
 
 fn available(names: &str) -> Result<&str> {
     let has = |name: &&str| {
-        ask("apt-cache", &["policy", name]).is_some_and(|text| text.contains("Candidate: ") && !text.contains("(none)"))
+        ask("apt-cache", &["policy", name])
+            .is_some_and(|text| text.contains("Candidate: ") && !text.contains("(none)"))
     };
-    names.split('|').find(|name| has(name) || is_installed(name)).with_context(|| format!("no package {names} to be had"))
+    names
+        .split('|')
+        .find(|name| has(name) || is_installed(name))
+        .with_context(|| format!("no package {names} to be had"))
 }
 
 fn names() -> Vec<&'static str> {
@@ -97,7 +107,8 @@ impl QuietServices {
         }
         fs::write(path, "#!/bin/sh\nexit 101\n").with_context(|| path.display().to_string())?;
         let quiet = Self { path: Some(path) };
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).with_context(|| path.display().to_string())?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+            .with_context(|| path.display().to_string())?;
         Ok(quiet)
     }
 }

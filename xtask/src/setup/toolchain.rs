@@ -15,7 +15,9 @@ pub(super) fn install() -> Result<()> {
     let compiler = match Compiler::of_rustup() {
         Ok(compiler) => compiler,
         Err(fault) => {
-            println!("setup: rustup cannot help ({fault:#}); Debian's compiler is taken for the kernel programs");
+            println!(
+                "setup: rustup cannot help ({fault:#}); Debian's compiler is taken for the kernel programs"
+            );
             Compiler::of_debian()?
         }
     };
@@ -28,7 +30,9 @@ pub(super) fn install() -> Result<()> {
     let feature = format!("llvm-{}", compiler.llvm_major);
     let mut install = compiler.cargo();
     install.env("LLVM_PREFIX", &llvm).args(["install", "bpf-linker", "--version", LINKER_VERSION]);
-    install.args(["--locked", "--force", "--no-default-features", "--features", &feature, "--root"]).arg(cache()?);
+    install
+        .args(["--locked", "--force", "--no-default-features", "--features", &feature, "--root"])
+        .arg(cache()?);
     step("bpf-linker links the kernel programs (about a minute, once)", &mut install)?;
     if !is_built_for(&linker, &compiler.llvm_major) {
         bail!("{} was built and does not run", linker.display());
@@ -42,7 +46,8 @@ fn is_built_for(linker: &Path, llvm_major: &str) -> bool {
     // cargo keeps the features of what it installed here.
     let installed = linker.ancestors().nth(2).map(|root| root.join(".crates2.json"));
     let record = installed.and_then(|path| fs::read_to_string(path).ok()).unwrap_or_default();
-    runs && record.contains(&format!("\"bpf-linker {LINKER_VERSION} ")) && record.contains(&format!("\"llvm-{llvm_major}\""))
+    runs && record.contains(&format!("\"bpf-linker {LINKER_VERSION} "))
+        && record.contains(&format!("\"llvm-{llvm_major}\""))
 }
 
 struct Compiler {
@@ -58,13 +63,15 @@ impl Compiler {
     fn of_rustup() -> Result<Self> {
         let sysroot = PathBuf::from(ask("rustc", &["--print", "sysroot"]).context("no rustc in PATH")?);
         if !has_core(&sysroot) {
-            let toolchain = sysroot.file_name().and_then(|name| name.to_str()).context("a sysroot without name")?;
+            let toolchain =
+                sysroot.file_name().and_then(|name| name.to_str()).context("a sysroot without name")?;
             let mut add = Command::new("rustup");
             add.args(["component", "add", "rust-src", "--toolchain", toolchain]);
             step("`core` is built for the kernel's instruction set from its source", &mut add)?;
         }
-        let libllvm = find(&sysroot.join("lib"), |name| name.starts_with("libLLVM.so.") && name.contains("-rust-"))
-            .context("this compiler has no libLLVM of its own")?;
+        let libllvm =
+            find(&sysroot.join("lib"), |name| name.starts_with("libLLVM.so.") && name.contains("-rust-"))
+                .context("this compiler has no libLLVM of its own")?;
         Ok(Self { cargo: "cargo".into(), path: None, libllvm, llvm_major: llvm_major("rustc")? })
     }
 
@@ -73,13 +80,28 @@ impl Compiler {
         if !has_core(Path::new("/usr")) || !Path::new("/usr/bin/cargo").is_file() {
             let mut install = Command::new("apt-get");
             install.env("DEBIAN_FRONTEND", "noninteractive");
-            install.args(["install", "-y", "-q", "--no-install-recommends", "rustc-web", "cargo-web", "rust-web-src"]);
+            install.args([
+                "install",
+                "-y",
+                "-q",
+                "--no-install-recommends",
+                "rustc-web",
+                "cargo-web",
+                "rust-web-src",
+            ]);
             step("a compiler with the source of its `core`", &mut install)?;
         }
         let llvm_major = llvm_major("/usr/bin/rustc")?;
-        let is_it = |name: &str| name.starts_with(&format!("libLLVM.so.{llvm_major}")) || name == format!("libLLVM-{llvm_major}.so.1");
-        let folder = fs::read_dir("/usr/lib")?.flatten().map(|entry| entry.path()).find(|path| find(path, is_it).is_some());
-        let libllvm = folder.and_then(|folder| find(&folder, is_it)).context("Debian's libLLVM is missing")?;
+        let is_it = |name: &str| {
+            name.starts_with(&format!("libLLVM.so.{llvm_major}"))
+                || name == format!("libLLVM-{llvm_major}.so.1")
+        };
+        let folder = fs::read_dir("/usr/lib")?
+            .flatten()
+            .map(|entry| entry.path())
+            .find(|path| find(path, is_it).is_some());
+        let libllvm =
+            folder.and_then(|folder| find(&folder, is_it)).context("Debian's libLLVM is missing")?;
         Ok(Self { cargo: "/usr/bin/cargo".into(), path: Some("/usr/bin:/bin"), libllvm, llvm_major })
     }
 
@@ -118,7 +140,10 @@ fn has_core(sysroot: &Path) -> bool {
 
 fn llvm_major(rustc: &str) -> Result<String> {
     let version = ask(rustc, &["-vV"]).with_context(|| format!("{rustc} does not run"))?;
-    let llvm = version.lines().find_map(|line| line.strip_prefix("LLVM version: ")).context("rustc names no LLVM")?;
+    let llvm = version
+        .lines()
+        .find_map(|line| line.strip_prefix("LLVM version: "))
+        .context("rustc names no LLVM")?;
     Ok(llvm.split('.').next().unwrap_or(llvm).to_owned())
 }
 
