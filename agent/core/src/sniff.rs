@@ -52,7 +52,9 @@ pub fn sniff(bytes: &[u8]) -> Sniffed {
         [0, ..] => postgres(bytes),
         [0x16, ..] => handshake(bytes),
         // Length with the high bit set, CLIENT-HELLO, then version 2 or 3.x.
-        [0x80..=0xff, _, 1, 0, 2, ..] | [0x80..=0xff, _, 1, 3, 0..=4, ..] => Sniffed::Malformed("SSLv2 hello"),
+        [0x80..=0xff, _, 1, 0, 2, ..] | [0x80..=0xff, _, 1, 3, 0..=4, ..] => {
+            Sniffed::Malformed("SSLv2 hello")
+        }
         [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] | [0x80..=0xff, _, 1, 0 | 3] => Sniffed::More,
         [..] => text(bytes),
     };
@@ -100,7 +102,9 @@ fn handshake(bytes: &[u8]) -> Sniffed {
 
 /// Protocols that begin with ASCII.
 fn text(bytes: &[u8]) -> Sniffed {
-    for (opening, protocol) in [(HTTP2_PREFACE, Sniffed::Http2), (SSH_BANNER, Sniffed::Ssh), (OLD_SSH_BANNER, Sniffed::Ssh)] {
+    for (opening, protocol) in
+        [(HTTP2_PREFACE, Sniffed::Http2), (SSH_BANNER, Sniffed::Ssh), (OLD_SSH_BANNER, Sniffed::Ssh)]
+    {
         if bytes.starts_with(opening) {
             return protocol;
         }

@@ -204,7 +204,12 @@ impl Conversation {
         wake.out.close = Some(close);
         for exchange in core::mem::take(&mut self.exchanges) {
             // The connection is over whatever the ledger says.
-            let _ = self.log.outcome(wake.now, wake.host, &exchange, "the connection ended before the answer did");
+            let _ = self.log.outcome(
+                wake.now,
+                wake.host,
+                &exchange,
+                "the connection ended before the answer did",
+            );
         }
     }
 

@@ -100,7 +100,9 @@ impl Conversation {
         self.started = now.mono_ns;
         let (permit, reason) = match judgement.verdict {
             Verdict::Allow(permit) if judgement.opaque => (Some(permit), String::new()),
-            Verdict::Allow(_) => (None, String::from("no rule lets a protocol pass that weir does not speak")),
+            Verdict::Allow(_) => {
+                (None, String::from("no rule lets a protocol pass that weir does not speak"))
+            }
             Verdict::Deny { message } => (None, String::from(&*message)),
             Verdict::Approve(_) => (None, String::from("a connection cannot wait for an approval")),
         };

@@ -50,7 +50,9 @@ pub enum Violation {
     TargetForm,
     #[error("the path holds a percent-encoding that cannot be read")]
     PercentEncoding,
-    #[error("the path can be read in two ways (encoded slash, backslash, NUL, or a dot segment with parameters)")]
+    #[error(
+        "the path can be read in two ways (encoded slash, backslash, NUL, or a dot segment with parameters)"
+    )]
     AmbiguousPath,
     #[error("HTTP/1.1 needs a Host field")]
     NoHost,

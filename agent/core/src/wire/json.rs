@@ -133,7 +133,10 @@ enum Container {
 
 impl<'a> Scan<'a> {
     /// One value with everything in it. A loop, not a recursion: depth costs no stack.
-    fn document(&mut self, visit: &mut impl FnMut(Path<'_, 'a>, Range<usize>, Kind)) -> Result<(), JsonError> {
+    fn document(
+        &mut self,
+        visit: &mut impl FnMut(Path<'_, 'a>, Range<usize>, Kind),
+    ) -> Result<(), JsonError> {
         loop {
             // Here a value must begin.
             match self.peek() {
@@ -236,7 +239,8 @@ impl<'a> Scan<'a> {
             }
         }
         let span = start..self.at;
-        let control = self.text.as_bytes().get(span.clone()).unwrap_or_default().iter().any(|byte| *byte < 0x20);
+        let control =
+            self.text.as_bytes().get(span.clone()).unwrap_or_default().iter().any(|byte| *byte < 0x20);
         if control { Err(JsonError::Syntax) } else { Ok(span) }
     }
 
@@ -275,10 +279,7 @@ fn plain_scalar(input: &str) -> IResult<&str, Kind> {
 fn number(input: &str) -> IResult<&str, &str> {
     let digits = || take_while1(|character: char| character.is_ascii_digit());
     let first = |character: char| matches!(character, '1'..='9');
-    let whole = alt((
-        tag("0"),
-        recognize((take_while_m_n(1, 1, first), opt(digits()))),
-    ));
+    let whole = alt((tag("0"), recognize((take_while_m_n(1, 1, first), opt(digits())))));
     let exponent = (alt((tag("e"), tag("E"))), opt(alt((tag("+"), tag("-")))), digits());
     recognize((opt(tag("-")), whole, opt((tag("."), digits())), opt(exponent))).parse(input)
 }

@@ -78,7 +78,9 @@ fn reassemble(bytes: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
         if present.len() < length {
             // The header of the message may show a fault already; the loop above looks only at whole records.
             return match message.first() {
-                Some(kind) if *kind != CLIENT_HELLO => Err("TLS begins with another message than ClientHello"),
+                Some(kind) if *kind != CLIENT_HELLO => {
+                    Err("TLS begins with another message than ClientHello")
+                }
                 Some(_) | None => Ok(None),
             };
         }
@@ -144,7 +146,12 @@ fn server_name(content: &[u8]) -> Result<String, &'static str> {
     let name = core::str::from_utf8(name).map_err(|_| BAD)?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let name = name.strip_suffix('.').unwrap_or(name);
-    if kind != 0 || name.is_empty() || name.len() > 253 || !name.bytes().all(plain) || name.parse::<IpAddr>().is_ok() {
+    if kind != 0
+        || name.is_empty()
+        || name.len() > 253
+        || !name.bytes().all(plain)
+        || name.parse::<IpAddr>().is_ok()
+    {
         return Err(BAD);
     }
     Ok(name.to_ascii_lowercase())

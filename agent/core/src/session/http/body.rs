@@ -111,7 +111,9 @@ pub(super) fn media(content_type: &[u8]) -> Result<Media, &'static str> {
     let kind = core::str::from_utf8(kind).map_err(|_| UNREADABLE)?.to_ascii_lowercase();
     match kind.as_str() {
         "text/event-stream" => Err("event streams under a mask are not supported yet"),
-        "application/x-ndjson" | "application/jsonl" | "application/x-jsonlines" => Ok(Media::Json(Documents::Many)),
+        "application/x-ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+            Ok(Media::Json(Documents::Many))
+        }
         "application/json" | "text/json" => Ok(Media::Json(Documents::One)),
         "application/x-www-form-urlencoded" => Ok(Media::Form),
         kind if kind.ends_with("+json") => Ok(Media::Json(Documents::One)),
@@ -132,7 +134,12 @@ pub(super) struct Masker<'a> {
 }
 
 impl<'a> Masker<'a> {
-    pub(super) fn new(judge: &'a dyn Judge, key: &'a Key, rules: &[MaskRule], counts: &'a mut Counts) -> Self {
+    pub(super) fn new(
+        judge: &'a dyn Judge,
+        key: &'a Key,
+        rules: &[MaskRule],
+        counts: &'a mut Counts,
+    ) -> Self {
         let mut masks: Vec<(ClassId, Mask)> = Vec::new();
         for rule in rules {
             match masks.iter_mut().find(|(class, _)| *class == rule.class) {
@@ -150,7 +157,9 @@ impl<'a> Masker<'a> {
             Media::Json(documents) => self.json(documents, bytes),
             Media::Form => self.form(bytes),
             // UTF-16 without a declared character set, or no text at all.
-            Media::Text if bytes.contains(&0) || bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") => {
+            Media::Text
+                if bytes.contains(&0) || bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") =>
+            {
                 Err("the body is in a character set that a rule cannot read")
             }
             Media::Text => self.text(bytes),
@@ -204,7 +213,8 @@ impl<'a> Masker<'a> {
         for finding in &found {
             let value = bytes.get(finding.start..finding.end).unwrap_or_default();
             let Some(mask) = self.mask_of(finding.class) else { continue };
-            let masked = self.value((finding.class, mask), &String::from_utf8_lossy(value))?.unwrap_or_default();
+            let masked =
+                self.value((finding.class, mask), &String::from_utf8_lossy(value))?.unwrap_or_default();
             out.extend_from_slice(bytes.get(at..finding.start).unwrap_or_default());
             out.extend_from_slice(masked.as_bytes());
             at = finding.end;
@@ -259,7 +269,8 @@ impl<'a> Masker<'a> {
         kind: Kind,
         class: Option<(ClassId, Mask)>,
     ) -> Result<Option<Vec<u8>>, &'static str> {
-        let token = bytes.get(span.clone()).and_then(|token| core::str::from_utf8(token).ok()).unwrap_or_default();
+        let token =
+            bytes.get(span.clone()).and_then(|token| core::str::from_utf8(token).ok()).unwrap_or_default();
         let text = match kind {
             Kind::Null => return Ok(None),
             Kind::Key | Kind::String => json::unescape(token).map_err(|_| UNREADABLE)?,

@@ -39,7 +39,13 @@ impl Refusal {
 
     pub(super) fn malformed(violation: Violation) -> Self {
         let message = format!("{violation}");
-        Self::new(violation.status(), "weir_malformed", &Arc::from("protocol"), message.into(), Decision::Denied)
+        Self::new(
+            violation.status(),
+            "weir_malformed",
+            &Arc::from("protocol"),
+            message.into(),
+            Decision::Denied,
+        )
     }
 
     /// A request that broke off.

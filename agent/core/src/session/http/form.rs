@@ -35,7 +35,8 @@ pub(super) fn encode(text: &str, out: &mut Vec<u8>) {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'*' | b'-' | b'.' | b'_' => out.push(byte),
             b' ' => out.push(b'+'),
             byte => {
-                let digit = |nibble: u8| b"0123456789ABCDEF".get(usize::from(nibble)).copied().unwrap_or(b'0');
+                let digit =
+                    |nibble: u8| b"0123456789ABCDEF".get(usize::from(nibble)).copied().unwrap_or(b'0');
                 out.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte & 15)]);
             }
         }

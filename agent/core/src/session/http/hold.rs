@@ -165,7 +165,8 @@ impl Conversation {
     pub(super) fn abandon(&mut self, wake: &mut Wake<'_>, held: Held) {
         wake.out.withdraw = true;
         wake.out.wake_at = None;
-        let refusal = Refusal::denied(&held.exchange.rule, "the workload went away while the request was held");
+        let refusal =
+            Refusal::denied(&held.exchange.rule, "the workload went away while the request was held");
         self.refuse(wake, held.exchange, Unread::nothing(false), refusal, held.terms.durability);
     }
 
@@ -192,7 +193,9 @@ impl Conversation {
 /// The act in words. Paths are URI characters or decoded text: control characters are escaped.
 fn summary(exchange: &Exchange) -> String {
     let mut text = String::new();
-    for character in [&exchange.method, " ", &exchange.host, &exchange.shown].into_iter().flat_map(|part| part.chars()) {
+    for character in
+        [&exchange.method, " ", &exchange.host, &exchange.shown].into_iter().flat_map(|part| part.chars())
+    {
         if text.len() >= QUESTION_BYTES {
             break;
         }

@@ -35,7 +35,9 @@ pub(super) fn credentials(injects: &[Arc<Inject>], host: &mut dyn Host) -> Resul
 
 fn is_value(value: &[u8]) -> bool {
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| !matches!(byte, b' ' | b'\t'));
-    value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..)) && edge(value.first()) && edge(value.last())
+    value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..))
+        && edge(value.first())
+        && edge(value.last())
 }
 
 fn is_name(name: &str) -> bool {

@@ -55,7 +55,8 @@ impl Conversation {
         let small = match unread.framing {
             Framing::Empty => {
                 exchange.request_done = true;
-                self.upload = if exchange.persistent { Upload::Head(HeadScan::default()) } else { Upload::Finished };
+                self.upload =
+                    if exchange.persistent { Upload::Head(HeadScan::default()) } else { Upload::Finished };
                 self.exchanges.push_back(exchange);
                 return;
             }

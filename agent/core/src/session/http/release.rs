@@ -71,7 +71,8 @@ impl Conversation {
     ) {
         exchange.released = wake.now.mono_ns;
         if self.server_closed {
-            let refusal = Refusal::bad_gateway("the server closed the connection before the request could be sent");
+            let refusal =
+                Refusal::bad_gateway("the server closed the connection before the request could be sent");
             return self.answer(exchange, outgoing.unread(head), refusal);
         }
         let credentials = match inject::credentials(injects, wake.host) {

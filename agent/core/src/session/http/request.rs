@@ -17,7 +17,9 @@ use crate::destination::Evidence;
 use crate::limits::{HTTP_BODY_BYTES, HTTP_PIPELINE};
 use crate::policy::Judgement;
 use crate::session::Close;
-use crate::wire::http1::{Body, Framing, HeadScan, RequestHead, Target, Upgrade, Version, Violation, normalise};
+use crate::wire::http1::{
+    Body, Framing, HeadScan, RequestHead, Target, Upgrade, Version, Violation, normalise,
+};
 
 /// What the workload is in the middle of.
 #[derive(Debug)]
@@ -30,7 +32,10 @@ pub(super) enum Upload {
     /// The body of the last exchange, cleared by its act.
     Stream(Body),
     /// The rest of a refused request; `left` bytes are borne.
-    Drain { body: Body, left: usize },
+    Drain {
+        body: Body,
+        left: usize,
+    },
     /// No request will follow.
     Finished,
 }
@@ -57,6 +62,7 @@ impl Conversation {
     pub(super) fn workload(&mut self, wake: &mut Wake<'_>, bytes: &[u8]) -> usize {
         let mut taken = 0;
         while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            self.answer_due(wake);
             if self.ended {
                 return bytes.len();
             }
@@ -163,7 +169,10 @@ impl Conversation {
             Target::Absolute { .. } | Target::Origin { .. } | Target::Asterisk => {}
         }
         if head.upgrade == Upgrade::Other {
-            return refused(403, "upgrades (WebSocket and others) are not relayed: weir cannot read what follows");
+            return refused(
+                403,
+                "upgrades (WebSocket and others) are not relayed: weir cannot read what follows",
+            );
         }
         if self.opening.tls && !self.proved(&exchange.host) {
             return refused(421, "the Host field is not the name that the server's certificate proved");
@@ -185,8 +194,9 @@ impl Conversation {
         self.claimed_host.clear();
         self.claimed_host.push_str(host);
         self.claimed = self.opening.destination.clone();
-        let own_address =
-            host.parse().is_ok_and(|ip: core::net::IpAddr| ip.to_canonical() == self.opening.destination.ip());
+        let own_address = host
+            .parse()
+            .is_ok_and(|ip: core::net::IpAddr| ip.to_canonical() == self.opening.destination.ip());
         if !own_address {
             self.claimed.learn(host, Evidence::Claimed);
         }
@@ -249,7 +259,9 @@ impl Conversation {
 
     /// The next piece of an admitted body, as it came.
     fn stream(&mut self, wake: &mut Wake<'_>, bytes: &[u8]) -> usize {
-        let (Upload::Stream(body), Some(exchange)) = (&mut self.upload, self.exchanges.back_mut()) else { return 0 };
+        let (Upload::Stream(body), Some(exchange)) = (&mut self.upload, self.exchanges.back_mut()) else {
+            return 0;
+        };
         let step = match body.step(bytes) {
             Ok(step) => step,
             Err(violation) => {

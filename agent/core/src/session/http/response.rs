@@ -75,7 +75,10 @@ impl Conversation {
             Ok(Some(range)) => range,
             Ok(None) => return 0,
             Err(violation) => {
-                self.bad_gateway(wake, Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")));
+                self.bad_gateway(
+                    wake,
+                    Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")),
+                );
                 return bytes.len();
             }
         };
@@ -85,7 +88,10 @@ impl Conversation {
             Ok(head) if head.interim() => self.interim(wake, &head),
             Ok(head) => self.begin_response(wake, &head),
             Err(violation) => {
-                self.bad_gateway(wake, Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")));
+                self.bad_gateway(
+                    wake,
+                    Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")),
+                );
             }
         }
         taken
@@ -95,7 +101,10 @@ impl Conversation {
     fn interim(&mut self, wake: &mut Wake<'_>, head: &ResponseHead<'_>) {
         let Some(exchange) = self.exchanges.front_mut() else { return };
         let wanted = match head.status {
-            101 => return self.bad_gateway(wake, Refusal::bad_gateway("the server switched to another protocol")),
+            101 => {
+                return self
+                    .bad_gateway(wake, Refusal::bad_gateway("the server switched to another protocol"));
+            }
             100 => core::mem::replace(&mut exchange.expecting, false),
             _ => !exchange.http10 && !exchange.hold_response,
         };
@@ -139,7 +148,8 @@ impl Conversation {
 
     /// The next piece of a body that nothing has to read.
     fn relay(&mut self, wake: &mut Wake<'_>, bytes: &[u8]) -> usize {
-        let (Download::Stream(body), Some(exchange)) = (&mut self.download, self.exchanges.front_mut()) else {
+        let (Download::Stream(body), Some(exchange)) = (&mut self.download, self.exchanges.front_mut())
+        else {
             return 0;
         };
         let step = match body.step(bytes) {
@@ -172,7 +182,10 @@ impl Conversation {
                 bytes.len()
             }
             Err(GatherError::Malformed(violation)) => {
-                self.bad_gateway(wake, Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")));
+                self.bad_gateway(
+                    wake,
+                    Refusal::bad_gateway(format!("the server's answer is malformed: {violation}")),
+                );
                 bytes.len()
             }
         }
@@ -199,7 +212,8 @@ impl Conversation {
             let host = exchange.host.clone();
             self.claim(&host);
             let Some(exchange) = self.exchanges.front() else { return };
-            let response = Response { request: exchange.request(None), status: head.status, body: Some(content) };
+            let response =
+                Response { request: exchange.request(None), status: head.status, body: Some(content) };
             let judgement = exchange.judge.judge(&self.context(wake), &Action::Response(&response));
             rules.extend(judgement.masks.response.iter().cloned());
             let message = match &judgement.verdict {
@@ -310,7 +324,10 @@ impl Conversation {
             Some(exchange) if exchange.refusal.is_some() => {}
             // A connection that never worked: say so. One that did: end it like the server, so that clients try again.
             Some(_) if !self.heard => {
-                self.bad_gateway(wake, Refusal::bad_gateway("the server could not be reached or gave no answer"));
+                self.bad_gateway(
+                    wake,
+                    Refusal::bad_gateway("the server could not be reached or gave no answer"),
+                );
                 self.answer_due(wake);
             }
             Some(_) => self.end(wake, Close::Finish),

@@ -52,7 +52,13 @@ impl Conversation {
         }
         if head.method == "TRACE" && !judgement.injects.is_empty() {
             let refusal = Refusal::refused(403, &judgement.rule, "TRACE would show an injected credential");
-            return self.refuse(wake, exchange, Unread::nothing(head.persistent), refusal, judgement.durability);
+            return self.refuse(
+                wake,
+                exchange,
+                Unread::nothing(head.persistent),
+                refusal,
+                judgement.durability,
+            );
         }
         match masked(wake, &mut exchange, head, gathered, &judgement) {
             Ok(outgoing) => self.conclude(wake, exchange, head, outgoing, judgement),
@@ -93,7 +99,9 @@ impl Conversation {
                 exchange.rule = would.rule;
                 would.decision
             }
-            None if exchange.masks.request.is_empty() && exchange.masks.response.is_empty() => Decision::Allowed,
+            None if exchange.masks.request.is_empty() && exchange.masks.response.is_empty() => {
+                Decision::Allowed
+            }
             None => Decision::Masked,
         };
         let verdict = (Kind::Verdict, exchange.decision, reason.as_str(), durability);

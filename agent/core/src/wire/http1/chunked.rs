@@ -113,7 +113,9 @@ fn size_line(line: &[u8]) -> IResult<&[u8], u64> {
         tag("\r\n"),
     )
         .parse(line)?;
-    let size = digits.iter().fold(0u64, |size, byte| size << 4 | u64::from((*byte as char).to_digit(16).unwrap_or(0)));
+    let size = digits
+        .iter()
+        .fold(0u64, |size, byte| size << 4 | u64::from((*byte as char).to_digit(16).unwrap_or(0)));
     Ok((rest, size))
 }
 

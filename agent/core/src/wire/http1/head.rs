@@ -31,7 +31,11 @@ impl HeadScan {
                 self.seen = bytes.len();
                 self.bounded(bytes.len())?;
                 // No head can end inside what is left of the limit: say so before the buffer is full.
-                return if bytes.len() - self.start >= HTTP_HEAD_BYTES { Err(Violation::LargeHead) } else { Ok(None) };
+                return if bytes.len() - self.start >= HTTP_HEAD_BYTES {
+                    Err(Violation::LargeHead)
+                } else {
+                    Ok(None)
+                };
             };
             let end = self.seen + at + 1;
             self.bounded(end)?;

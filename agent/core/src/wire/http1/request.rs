@@ -107,7 +107,8 @@ impl<'a> RequestHead<'a> {
                     self.content_type = field.value;
                 }
                 16 if field.is("content-encoding") => {
-                    self.encoded |= tokens(field.value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+                    self.encoded |=
+                        tokens(field.value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
                 }
                 14 | 17 => lengths.note(field)?,
                 _ => {}

@@ -58,7 +58,8 @@ impl<'a> ResponseHead<'a> {
                     response.content_type = field.value;
                 }
                 16 if field.is("content-encoding") => {
-                    response.encoded |= tokens(field.value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+                    response.encoded |=
+                        tokens(field.value).any(|coding| !coding.eq_ignore_ascii_case(b"identity"));
                 }
                 14 | 17 => lengths.note(field)?,
                 _ => {}
@@ -70,8 +71,7 @@ impl<'a> ResponseHead<'a> {
         }
         let stated = lengths.framing(version)?;
         response.framing = framing(stated, status, head)?;
-        response.persistent =
-            persistence.persistent(version) && response.framing != Framing::UntilClose;
+        response.persistent = persistence.persistent(version) && response.framing != Framing::UntilClose;
         Ok(response)
     }
 
@@ -104,7 +104,9 @@ fn framing(stated: Option<Framing>, status: u16, head: bool) -> Result<Framing, 
     if status < 200 || status == 204 {
         return match stated {
             None | Some(Framing::Empty) => Ok(Framing::Empty),
-            Some(Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => Err(Violation::ForbiddenBody),
+            Some(Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => {
+                Err(Violation::ForbiddenBody)
+            }
         };
     }
     if head || status == 304 {
@@ -130,6 +132,7 @@ fn status_line(input: &[u8]) -> IResult<&[u8], Line<'_>> {
 }
 
 fn status_of(digits: &[u8]) -> Option<u16> {
-    let text = core::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let text =
+        core::str::from_utf8(digits).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
     text.parse().ok().filter(|status| (100..600).contains(status))
 }

@@ -155,7 +155,10 @@ fn hosts_are_read_exactly_or_not_at_all() {
         let read = Authority::parse(text.as_bytes()).unwrap();
         assert_eq!((read.host(), read.port), (host, port), "{text}");
     }
-    for text in ["", ":80", "a b", "a,b", "a/b", "a@b", "a%2e", "a:b", "a:80:80", "a:99999", "[::1", "[::1]x", "[a]", "a\\b", "\u{e4}"] {
+    for text in [
+        "", ":80", "a b", "a,b", "a/b", "a@b", "a%2e", "a:b", "a:80:80", "a:99999", "[::1", "[::1]x", "[a]",
+        "a\\b", "\u{e4}",
+    ] {
         assert_eq!(Authority::parse(text.as_bytes()), None, "{text}");
     }
 }
@@ -214,7 +217,15 @@ fn responses_are_framed_by_status_and_fields() {
         framing(200, "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n", false),
         Err(Violation::LengthAndEncoding)
     );
-    for line in ["HTTP/1.1 20 OK", "HTTP/1.1 2000", "HTTP/1.1  200 OK", "HTTP/1.1 099 X", "HTTP/1.1 600 X", "HTTP/1.1 2x0 X", "ICY 200 OK"] {
+    for line in [
+        "HTTP/1.1 20 OK",
+        "HTTP/1.1 2000",
+        "HTTP/1.1  200 OK",
+        "HTTP/1.1 099 X",
+        "HTTP/1.1 600 X",
+        "HTTP/1.1 2x0 X",
+        "ICY 200 OK",
+    ] {
         let text = format!("{line}\r\n\r\n");
         assert_eq!(response(text.as_bytes()).map(|_| ()), Err(Violation::StatusLine), "{line}");
     }
@@ -328,10 +339,22 @@ fn oracle_accepts_response(head: &[u8]) -> bool {
 /// Pieces from which heads, good and bad, are put together.
 fn pieces() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
-        Just("GET ".to_string()), Just("/ ".to_string()), Just("HTTP/1.1".to_string()), Just("HTTP/1.1 200 OK".to_string()),
-        Just("\r\n".to_string()), Just("\n".to_string()), Just("\r".to_string()), Just("Host: a".to_string()),
-        Just("Content-Length: ".to_string()), Just("3".to_string()), Just("Transfer-Encoding: chunked".to_string()),
-        Just(": ".to_string()), Just(" ".to_string()), Just("\t".to_string()), Just("\0".to_string()), Just("\r\n\r\n".to_string()),
+        Just("GET ".to_string()),
+        Just("/ ".to_string()),
+        Just("HTTP/1.1".to_string()),
+        Just("HTTP/1.1 200 OK".to_string()),
+        Just("\r\n".to_string()),
+        Just("\n".to_string()),
+        Just("\r".to_string()),
+        Just("Host: a".to_string()),
+        Just("Content-Length: ".to_string()),
+        Just("3".to_string()),
+        Just("Transfer-Encoding: chunked".to_string()),
+        Just(": ".to_string()),
+        Just(" ".to_string()),
+        Just("\t".to_string()),
+        Just("\0".to_string()),
+        Just("\r\n\r\n".to_string()),
         "[ -~]{0,6}",
     ];
     prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat().into_bytes())

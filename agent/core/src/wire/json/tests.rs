@@ -21,9 +21,18 @@ fn seen(text: &str) -> Result<Vec<String>, JsonError> {
 fn values_are_found_with_their_keys() {
     let text = r#" {"a":"x", "b" : [1, {"c\u0064": -2.5e+1}, true, null], "a":"y", "e":{}, "f":[]} "#;
     let expected = [
-        r#"a="a":Key"#, r#"a="x":String"#, r#"b="b":Key"#, "b=1:Number", r#"b.cd="c\u0064":Key"#,
-        "b.cd=-2.5e+1:Number", "b=true:Boolean", "b=null:Null", r#"a="a":Key"#, r#"a="y":String"#,
-        r#"e="e":Key"#, r#"f="f":Key"#,
+        r#"a="a":Key"#,
+        r#"a="x":String"#,
+        r#"b="b":Key"#,
+        "b=1:Number",
+        r#"b.cd="c\u0064":Key"#,
+        "b.cd=-2.5e+1:Number",
+        "b=true:Boolean",
+        "b=null:Null",
+        r#"a="a":Key"#,
+        r#"a="y":String"#,
+        r#"e="e":Key"#,
+        r#"f="f":Key"#,
     ];
     assert_eq!(seen(text).unwrap(), expected);
 }
@@ -31,9 +40,37 @@ fn values_are_found_with_their_keys() {
 #[test]
 fn what_readers_disagree_about_is_refused() {
     for text in [
-        "", " ", "{", "}", "[1,]", "[,1]", "{\"a\":1,}", "{\"a\" 1}", "{a:1}", "[1 2]", "01", "+1", ".5", "1.", "1e", "-",
-        "nul", "NaN", "1 2", "\"a", "\"\\x\"", "\"\\u12\"", "\"a\nb\"", "\"\u{1}\"", "'a'", "[1]]", "\u{feff}{}", "{\"a\":}",
-        "[\"\\", "\"\\u+123\"", "/**/1",
+        "",
+        " ",
+        "{",
+        "}",
+        "[1,]",
+        "[,1]",
+        "{\"a\":1,}",
+        "{\"a\" 1}",
+        "{a:1}",
+        "[1 2]",
+        "01",
+        "+1",
+        ".5",
+        "1.",
+        "1e",
+        "-",
+        "nul",
+        "NaN",
+        "1 2",
+        "\"a",
+        "\"\\x\"",
+        "\"\\u12\"",
+        "\"a\nb\"",
+        "\"\u{1}\"",
+        "'a'",
+        "[1]]",
+        "\u{feff}{}",
+        "{\"a\":}",
+        "[\"\\",
+        "\"\\u+123\"",
+        "/**/1",
     ] {
         assert_eq!(seen(text), Err(JsonError::Syntax), "{text:?}");
     }

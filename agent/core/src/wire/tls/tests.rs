@@ -46,12 +46,20 @@ fn records(message: &[u8], size: usize) -> Vec<u8> {
 }
 
 fn expected() -> ClientHello {
-    ClientHello { sni: Some(String::from("api.example.com")), alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()] }
+    ClientHello {
+        sni: Some(String::from("api.example.com")),
+        alpn: vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+    }
 }
 
 #[test]
 fn name_and_protocols_are_read_whatever_the_records() {
-    let hello = message(&[extension_of(0x4a4a, &[]), sni("API.example.com."), alpn(&["h2", "http/1.1"]), extension_of(21, &[0; 9000])]);
+    let hello = message(&[
+        extension_of(0x4a4a, &[]),
+        sni("API.example.com."),
+        alpn(&["h2", "http/1.1"]),
+        extension_of(21, &[0; 9000]),
+    ]);
     for size in [1, 3, 100, 5000, 16384] {
         let bytes = records(&hello, size);
         if bytes.len() > 40_000 {
