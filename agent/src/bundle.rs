@@ -1,1 +1,116 @@
-//! The policy folder: YAML text, git commit, hash, hot reload.
+//! A folder of policy files → a compiled [`Policy`], loaded again within a second of a change.
+//! It refuses half a bundle: one problem anywhere and the policy in force stays as it was.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use weir_core::policy::{Policy, Problem, Surroundings, Version, zone_names};
+
+use crate::config::Config;
+
+mod commit;
+pub(crate) mod folder;
+mod watch;
+mod yaml;
+mod zone;
+
+pub use folder::SourceFile;
+pub use watch::{Live, Reload};
+pub use yaml::documents;
+
+/// A bundle that was read and compiled.
+#[derive(Debug)]
+pub struct Bundle {
+    pub policy: Policy,
+    /// The files it was made of, in canonical order.
+    pub files: Vec<PathBuf>,
+}
+
+/// Why a folder is no bundle.
+#[derive(Debug, thiserror::Error)]
+pub enum BundleError {
+    #[error("cannot read the policy folder {path}: {source}")]
+    Folder { path: PathBuf, source: std::io::Error },
+    #[error("{path}: no policy file here (*.yaml, not *_test.yaml)")]
+    Empty { path: PathBuf },
+    #[error("{} in {path}:\n{}", count(.problems), lines(.problems))]
+    Problems { path: PathBuf, problems: Vec<Problem> },
+}
+
+/// Reads every `*.yaml` below `folder` except tests, and compiles them together.
+///
+/// # Errors
+/// The folder cannot be read, holds no policy file, or has problems: all of them, with file and line.
+pub fn load(folder: &Path, surroundings: &Surroundings) -> Result<Bundle, BundleError> {
+    let mut problems = Vec::new();
+    let sources = folder::read(folder, &mut problems)
+        .map_err(|source| BundleError::Folder { path: folder.into(), source })?;
+    if sources.is_empty() && problems.is_empty() {
+        return Err(BundleError::Empty { path: folder.into() });
+    }
+    let mut documents = Vec::new();
+    for source in &sources {
+        documents.extend(yaml::documents(&source.name, &source.text, &mut problems));
+    }
+    let mut surroundings = surroundings.clone();
+    surroundings.zones.extend(zone::tables(&zone_names(&documents)));
+    let version = Version { commit: commit::of(folder), sha: digest(&sources) };
+    let compiled = Policy::compile(&documents, &surroundings, version);
+    match compiled {
+        Ok(policy) if problems.is_empty() => {
+            Ok(Bundle { policy, files: sources.into_iter().map(|source| source.path).collect() })
+        }
+        Ok(_) => Err(refused(folder, problems)),
+        Err(more) => {
+            problems.extend(more);
+            Err(refused(folder, problems))
+        }
+    }
+}
+
+fn refused(folder: &Path, mut problems: Vec<Problem>) -> BundleError {
+    problems.sort();
+    problems.dedup();
+    BundleError::Problems { path: folder.into(), problems }
+}
+
+/// What the configuration knows of the names that policies use.
+#[must_use]
+pub fn surroundings(config: &Config) -> Surroundings {
+    let groups: BTreeSet<&String> = config.people.iter().flat_map(|person| &person.groups).collect();
+    Surroundings {
+        workloads: Some(config.workloads.iter().map(|workload| workload.name.clone()).collect()),
+        users: Some(config.people.iter().map(|person| person.user.clone()).collect()),
+        groups: Some(groups.into_iter().cloned().collect()),
+        providers: Some(config.secrets.keys().cloned().collect()),
+        zones: Default::default(),
+    }
+}
+
+/// SHA-256 over each file in order of name: name, NUL, length in decimal, NUL, bytes.
+fn digest(sources: &[SourceFile]) -> String {
+    let mut digest = Sha256::new();
+    for source in sources {
+        digest.update(source.name.as_bytes());
+        digest.update([0]);
+        digest.update(source.text.len().to_string());
+        digest.update([0]);
+        digest.update(source.text.as_bytes());
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn count(problems: &[Problem]) -> String {
+    match problems.len() {
+        1 => "1 problem".into(),
+        many => format!("{many} problems"),
+    }
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests;

@@ -94,14 +94,34 @@ pub struct Statement {
     pub opaque: bool,
     /// Output columns in order, where the statement returns rows and the columns could be resolved.
     pub outputs: Option<Vec<Output>>,
+    /// The prepared statement or cursor that this statement makes, runs or forgets. `Execute` and `Fetch` come with the
+    /// effect `unknown`: only the session knows what the name stands for and replaces it by that statement's analysis.
+    pub named: Option<Named>,
     /// This statement's own text.
     pub text: String,
+}
+
+/// What a statement does to the session's named statements and cursors. Names are as the server compares them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Named {
+    /// `PREPARE name AS …`: the statement's effects, relations and outputs are those of the inner statement.
+    Prepare(String),
+    Execute(String),
+    /// `DEALLOCATE name`; `None` is `ALL`.
+    Deallocate(Option<String>),
+    /// `DECLARE name CURSOR FOR …`: effects, relations and outputs are those of the query.
+    Declare(String),
+    /// `FETCH` or `MOVE`.
+    Fetch(String),
+    /// `CLOSE name`; `None` is `ALL`.
+    Close(Option<String>),
 }
 
 /// A relation that a statement touches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {
-    /// Resolved schema; `None` while the catalog is not known or does not hold the name.
+    /// Resolved schema, or the one the statement itself names; `None` when the statement names none and the catalog is
+    /// not known or does not hold the name.
     pub schema: Option<String>,
     pub name: String,
     /// OID from the catalog; 0 when not known.

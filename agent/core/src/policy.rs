@@ -8,13 +8,59 @@ use alloc::vec::Vec;
 use crate::action::{Action, Column, Context};
 use crate::approval::{Answer, Question};
 use crate::audit::Durability;
-use crate::detect::{ClassId, ClassSet, Scanner};
+use crate::detect::{ClassDefinition, ClassId, ClassSet, Scanner};
 use crate::mask::Mask;
 use crate::sql::Catalog;
 
+mod classes;
+mod condition;
+mod connection;
+mod explain;
+mod glob;
+mod host;
+mod index;
+mod judge;
+mod node;
+mod parse;
+mod parts;
+mod problem;
+mod rule;
+mod spelling;
+#[cfg(test)]
+mod tests;
+
+pub use condition::when::Zone;
+pub use explain::{Explanation, FileTrace, RuleTrace, mask_name};
+pub use node::{Document, Key, Node, Value};
+pub use parse::{Surroundings, zone_names};
+pub use problem::Problem;
+
 /// A compiled bundle: every file of the policy folder, tied to its commit and SHA-256.
 #[derive(Debug)]
-pub struct Policy {}
+pub struct Policy {
+    mode: rule::Mode,
+    /// Something in it is in monitor mode.
+    monitored: bool,
+    /// Sorted by name.
+    files: Vec<rule::PolicyFile>,
+    /// Sorted by file, then name.
+    rules: Vec<rule::Rule>,
+    index: index::Index,
+    classes: Vec<ClassDefinition>,
+    every_class: ClassSet,
+    patterns: classes::Patterns,
+    scanner: Scanner,
+    version: Version,
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Git commit, `none` where the folder is no checkout; `-dirty` is appended when files differ from it.
+    pub commit: String,
+    /// SHA-256 of the bundle's files, lower-case hex.
+    pub sha: String,
+}
 
 /// Proof that policy admitted one act. Only this module can make one; it cannot be cloned.
 #[derive(Debug)]
@@ -159,90 +205,177 @@ pub struct ProtectedColumns {
     pub columns: Vec<(Column, ClassId)>,
 }
 
+/// One rule as it was understood, for listings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleSummary {
+    pub policy: Arc<str>,
+    pub rule: Arc<str>,
+    pub file: Arc<str>,
+    pub line: u32,
+    /// `allow`, `deny`, `approve`, `mask`, `inject` or `opaque: allow`.
+    pub then: &'static str,
+    pub monitored: bool,
+    /// Keys of `match` that it tests, in order.
+    pub tests: Vec<&'static str>,
+}
+
+/// A destination as a test names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// A name, or an address.
+    pub host: String,
+    pub port: u16,
+    pub database: String,
+    pub protocol: Option<crate::action::Protocol>,
+}
+
 impl Policy {
+    /// Compiles a bundle.
+    ///
+    /// # Errors
+    /// Every problem of every file, sorted by file and line.
+    pub fn compile(
+        documents: &[Document],
+        surroundings: &Surroundings,
+        version: Version,
+    ) -> Result<Policy, Vec<Problem>> {
+        parse::compile(documents, surroundings, version)
+    }
+
     /// Judges an act. Admitting rules must cover every effect and relation; one restricting rule is enough.
     #[must_use]
     pub fn judge(&self, context: &Context<'_>, action: &Action<'_>) -> Judgement {
-        let _ = (context, action);
-        Judgement {
-            verdict: Verdict::Deny { message: Arc::from("not built") },
-            target: Arc::from(""),
-            rule: Arc::from("default"),
-            masks: Arc::default(),
-            injects: Vec::new(),
-            durability: Durability::Strict,
-            would: None,
+        match action {
+            Action::Connect => self.connection(context).into(),
+            Action::Sql(_) | Action::Http(_) | Action::Response(_) => judge::judge(self, context, action),
         }
     }
 
-    /// Judges the connection itself.
+    /// Judges the connection itself. Judge again whenever more is known of it (protocol, names, database).
     #[must_use]
     pub fn connection(&self, context: &Context<'_>) -> ConnectionJudgement {
-        let judgement = self.judge(context, &Action::Connect);
-        ConnectionJudgement {
-            verdict: judgement.verdict,
-            target: judgement.target,
-            rule: judgement.rule,
-            opaque: false,
-            needs_name: false,
-            terminate_tls: true,
-            tls: TargetTls::default(),
-            login: None,
-            durability: Durability::Fast,
-            would: None,
-        }
+        connection::judge(self, context)
     }
 
     /// What acts of this connection need gathered; for HTTP, `request` narrows it to one request's head.
+    /// A request or response without a body has the body `Some(&[])`; `None` means that it was not read.
     #[must_use]
     pub fn needs(&self, context: &Context<'_>, request: Option<&crate::action::Request<'_>>) -> Needs {
-        let _ = (context, request);
-        Needs::default()
+        connection::needs(self, context, request)
     }
 
-    /// The classes that columns of `catalog` belong to (by `schema.table.column` patterns).
+    /// Why an act is judged as it is.
+    #[must_use]
+    pub fn explain(&self, context: &Context<'_>, action: &Action<'_>) -> Explanation {
+        explain::explain(self, context, action)
+    }
+
+    /// The classes that columns of `catalog` belong to (by `schema.table.column` patterns), also through the tables
+    /// they inherit from.
     #[must_use]
     pub fn protected_columns(&self, catalog: &Catalog) -> ProtectedColumns {
-        let _ = catalog;
-        ProtectedColumns::default()
+        self.patterns.protected(catalog)
     }
 
-    /// The class that an output column of this name belongs to, where only the name is known.
-    pub fn classes_named(&self, column: &str) -> impl Iterator<Item = ClassId> + '_ {
-        let _ = column;
-        core::iter::empty()
+    /// The classes that an output column of this name may belong to, where only the name is known.
+    pub fn classes_named<'a>(&'a self, column: &'a str) -> impl Iterator<Item = ClassId> + 'a {
+        self.patterns.named(column)
     }
 
-    /// JSON paths that belong to a class, for bodies.
+    /// The classes of a JSON value by its path of object keys from the root; arrays add no key. What is below a
+    /// protected value belongs to its class too.
+    pub fn json_classes<'a>(&'a self, path: &'a [&'a str]) -> impl Iterator<Item = ClassId> + 'a {
+        self.patterns.at(path)
+    }
+
+    /// Some class has JSON paths, so bodies must be read by structure.
+    #[must_use]
+    pub fn has_json_classes(&self) -> bool {
+        !self.patterns.json.is_empty()
+    }
+
+    /// The class's name in `classes:`; empty for a number of another policy.
     #[must_use]
     pub fn class_name(&self, class: ClassId) -> &str {
-        let _ = class;
-        ""
+        self.classes.get(usize::from(class.0)).map_or("", |class| &class.name)
+    }
+
+    #[must_use]
+    pub fn class_named(&self, name: &str) -> Option<ClassId> {
+        let place = self.classes.iter().position(|class| class.name == name)?;
+        u16::try_from(place).ok().map(ClassId)
     }
 
     /// Every class the bundle declares, for texts that are kept (audit rows).
     #[must_use]
     pub fn classes(&self) -> &ClassSet {
-        static NONE: ClassSet = ClassSet(Vec::new());
-        &NONE
+        &self.every_class
     }
 
     #[must_use]
     pub fn scanner(&self) -> &Scanner {
-        static NONE: Scanner = Scanner {};
-        &NONE
+        &self.scanner
+    }
+
+    /// Exact host names that targets and rules speak of: the rim looks them up, so that an address can be known by
+    /// name ([`crate::destination::Evidence::LookedUp`]). Sorted, without doubles.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> =
+            self.files.iter().flat_map(|file| host::names(&file.target.hosts)).collect();
+        for rule in &self.rules {
+            rule.condition.each_test(&mut |test, _| match test {
+                condition::Test::Host(patterns) => names.extend(host::names(patterns)),
+                condition::Test::HttpHost(hosts) => names.extend(hosts.iter().filter_map(host::Host::name)),
+                _ => {}
+            });
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Every rule, in the order in which they are looked at.
+    #[must_use]
+    pub fn rules(&self) -> Vec<RuleSummary> {
+        let summary = |rule: &rule::Rule| {
+            let file = self.files.get(rule.file)?;
+            let mut tests = Vec::new();
+            rule.condition.each_test(&mut |test, _| tests.push(test.key()));
+            Some(RuleSummary {
+                policy: file.name.clone(),
+                rule: rule.name.clone(),
+                file: file.path.clone(),
+                line: rule.line,
+                then: rule.then.name(),
+                monitored: rule.mode == rule::Mode::Monitor,
+                tests,
+            })
+        };
+        self.rules.iter().filter_map(summary).collect()
+    }
+
+    /// Names of the policy files, sorted.
+    pub fn policies(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| &*file.name)
+    }
+
+    /// A destination that the file `name` targets, for tests of policies: its first host, port and database.
+    #[must_use]
+    pub fn sample(&self, name: &str) -> Option<Sample> {
+        self.files.iter().find(|file| &*file.name == name).map(|file| file.target.sample())
     }
 
     /// Git commit of the folder, `none` where it is no checkout.
     #[must_use]
     pub fn commit(&self) -> &str {
-        ""
+        &self.version.commit
     }
 
     /// SHA-256 of the canonical bundle, lower-case hex.
     #[must_use]
     pub fn sha(&self) -> &str {
-        ""
+        &self.version.sha
     }
 
     /// Turns an approver's answer into a permit. `None`: refused, expired, for other bytes, or by the wrong person.
@@ -250,4 +383,27 @@ impl Policy {
     pub fn grant(question: &Question, answer: &Answer) -> Option<Permit> {
         (answer.granted && answer.id == question.id && answer.digest == question.digest).then_some(Permit(()))
     }
+
+    fn file_name(&self, file: Option<usize>) -> Arc<str> {
+        file.and_then(|file| self.files.get(file)).map_or_else(|| Arc::from(""), |file| file.name.clone())
+    }
+}
+
+impl From<ConnectionJudgement> for Judgement {
+    fn from(connection: ConnectionJudgement) -> Self {
+        Judgement {
+            verdict: connection.verdict,
+            target: connection.target,
+            rule: connection.rule,
+            masks: Arc::default(),
+            injects: Vec::new(),
+            durability: connection.durability,
+            would: connection.would,
+        }
+    }
+}
+
+/// What decides when no rule does.
+fn default_rule() -> Arc<str> {
+    Arc::from("default")
 }

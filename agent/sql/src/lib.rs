@@ -1,1 +1,75 @@
+//! What a SQL text does and where its columns come from, told by PostgreSQL's own grammar (libpg_query, version 18).
+//! It refuses to guess: a text it cannot parse, bound or resolve is `unknown` or `opaque`, never harmless.
+#![forbid(unsafe_code)]
 
+mod builtins;
+mod cache;
+mod ddl;
+mod dml;
+mod expression;
+mod from;
+mod names;
+mod parse;
+mod query;
+mod relation;
+mod resolver;
+mod scope;
+mod session;
+mod statement;
+mod value;
+mod view;
+
+use std::sync::Arc;
+
+use weir_core::action::{Output, Statement};
+use weir_core::sql::{Catalog, Dialect, Grammar};
+
+/// PostgreSQL's grammar. Cheap to share, cheapest when each worker thread has its own: the caches are behind a lock.
+pub struct PgGrammar {
+    caches: cache::Caches,
+    stack: parse::Stack,
+}
+
+impl PgGrammar {
+    /// For callers with a stack of any size (2 MiB and more): long texts are analysed on a thread of their own.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { caches: cache::Caches::default(), stack: parse::Stack::Unknown }
+    }
+
+    /// For worker threads that were started with [`STACK_BYTES`] of stack: no text leaves the calling thread.
+    #[must_use]
+    pub fn on_large_stack() -> Self {
+        Self { caches: cache::Caches::default(), stack: parse::Stack::Large }
+    }
+}
+
+impl Default for PgGrammar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Stack that holds the deepest tree libpg_query hands out, decoded, walked and dropped.
+pub const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+impl Grammar for PgGrammar {
+    fn analyse(&self, sql: &str, dialect: Dialect, catalog: Option<&Arc<Catalog>>) -> Arc<Vec<Statement>> {
+        let key = cache::Key { epoch: catalog.map(|c| c.epoch), dialect };
+        if let Some(found) = self.caches.analysis(key, sql) {
+            return found;
+        }
+        let schema = catalog.map(|catalog| self.caches.schema(catalog));
+        let statements = Arc::new(parse::with_stack(self.stack, sql, || {
+            statement::analyse(sql, dialect, schema.as_ref())
+        }));
+        self.caches.remember(key, sql, &statements);
+        statements
+    }
+
+    fn view(&self, catalog: &Arc<Catalog>, view: u32) -> Arc<Vec<Output>> {
+        let schema = self.caches.schema(catalog);
+        let definition = catalog.relations.get(&view).map_or("", |table| table.definition.as_str());
+        parse::with_stack(self.stack, definition, || view::lineage(&schema, view).outputs.clone())
+    }
+}

@@ -1,0 +1,495 @@
+//! Definitions: what is created, altered or dropped, of which kind, and which relations and functions that names.
+//! It refuses statements it has never heard of: `unknown`.
+
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    AlterTableStmt, Constraint, CreateFunctionStmt, CreateStmt, DefElem, DropStmt, Node, ObjectType, RuleStmt,
+};
+use weir_core::action::{Access, Effect, Object};
+
+use crate::names;
+use crate::resolver::Resolver;
+use crate::scope::Scope;
+
+impl<'a> Resolver<'a> {
+    pub fn ddl(&mut self, node: &'a NodeEnum) {
+        match node {
+            NodeEnum::CreateStmt(create) => self.create_table(create),
+            NodeEnum::CreateForeignTableStmt(create) => {
+                self.effect(Effect::Admin);
+                match &create.base_stmt {
+                    Some(base) => self.create_table(base),
+                    None => drop(self.unknown()),
+                }
+            }
+            NodeEnum::ViewStmt(view) => {
+                self.made(Effect::Create, Object::View);
+                self.names(view.view.as_ref(), Access::Write);
+                self.unrun(|this| match view.query.as_deref() {
+                    Some(query) => drop(this.query(query, None)),
+                    None => drop(this.unknown()),
+                });
+            }
+            NodeEnum::IndexStmt(index) => {
+                self.made(Effect::Create, Object::Index);
+                self.names(index.relation.as_ref(), Access::Write);
+                self.loosely(|this, scope| {
+                    this.expressions(&index.index_params, scope);
+                    this.optional(index.where_clause.as_deref(), scope);
+                });
+            }
+            NodeEnum::CreateSchemaStmt(create) => {
+                self.made(Effect::Create, Object::Schema);
+                for element in &create.schema_elts {
+                    self.statement(element);
+                }
+            }
+            NodeEnum::AlterTableStmt(alter) => self.alter_table(alter),
+            NodeEnum::DropStmt(drop) => self.drop_objects(drop),
+            NodeEnum::CreateFunctionStmt(create) => self.create_function(create),
+            NodeEnum::RuleStmt(rule) => self.rule(rule),
+            NodeEnum::CreateTrigStmt(trigger) => {
+                self.made(Effect::Create, Object::Other);
+                self.names(trigger.relation.as_ref(), Access::Write);
+                self.unrun(|this| {
+                    this.loosely(|this, scope| drop(this.optional(trigger.when_clause.as_deref(), scope)));
+                });
+            }
+            NodeEnum::CreatePolicyStmt(policy) => {
+                self.made(Effect::Create, Object::Other);
+                self.names(policy.table.as_ref(), Access::Write);
+                self.conditions([policy.qual.as_deref(), policy.with_check.as_deref()]);
+            }
+            NodeEnum::AlterPolicyStmt(policy) => {
+                self.made(Effect::Alter, Object::Other);
+                self.names(policy.table.as_ref(), Access::Write);
+                self.conditions([policy.qual.as_deref(), policy.with_check.as_deref()]);
+            }
+            NodeEnum::CreateStatsStmt(stats) => {
+                self.made(Effect::Create, Object::Other);
+                self.relations_of(&stats.relations, Access::Read);
+                self.loosely(|this, scope| {
+                    for node in &stats.exprs {
+                        this.definition(node, scope);
+                    }
+                });
+            }
+            NodeEnum::CreateDomainStmt(domain) => {
+                self.made(Effect::Create, Object::Type);
+                self.unrun(|this| this.definitions(&domain.constraints));
+            }
+            NodeEnum::AlterDomainStmt(domain) => {
+                self.made(Effect::Alter, Object::Type);
+                if let Some(node) = domain.def.as_deref() {
+                    self.loosely(|this, scope| this.definition(node, scope));
+                }
+            }
+            NodeEnum::CreateSeqStmt(sequence) => {
+                self.made(Effect::Create, Object::Sequence);
+                self.names(sequence.sequence.as_ref(), Access::Write);
+            }
+            NodeEnum::AlterSeqStmt(sequence) => {
+                self.made(Effect::Alter, Object::Sequence);
+                self.names(sequence.sequence.as_ref(), Access::Write);
+            }
+            other => self.renamed(other),
+        }
+    }
+
+    /// Changes that name one object of a kind.
+    fn renamed(&mut self, node: &'a NodeEnum) {
+        match node {
+            NodeEnum::RenameStmt(rename) => {
+                self.altered(rename.rename_type);
+                self.names(rename.relation.as_ref(), Access::Write);
+            }
+            NodeEnum::AlterOwnerStmt(owner) => {
+                self.altered(owner.object_type);
+                self.names(owner.relation.as_ref(), Access::Write);
+            }
+            NodeEnum::AlterObjectSchemaStmt(moved) => {
+                self.altered(moved.object_type);
+                self.names(moved.relation.as_ref(), Access::Write);
+            }
+            NodeEnum::AlterObjectDependsStmt(depends) => {
+                self.altered(depends.object_type);
+                self.names(depends.relation.as_ref(), Access::Write);
+            }
+            NodeEnum::CommentStmt(comment) => {
+                self.altered(comment.objtype);
+                self.named_object(comment.objtype, comment.object.as_deref());
+            }
+            NodeEnum::SecLabelStmt(label) => {
+                self.altered(label.objtype);
+                self.named_object(label.objtype, label.object.as_deref());
+            }
+            other => self.plain_definition(other),
+        }
+    }
+
+    /// Definitions that carry no expression.
+    fn plain_definition(&mut self, node: &'a NodeEnum) {
+        match node {
+            NodeEnum::CreatedbStmt(_) => self.made(Effect::Create, Object::Database),
+            NodeEnum::AlterDatabaseStmt(_) | NodeEnum::AlterDatabaseRefreshCollStmt(_) => {
+                self.made(Effect::Alter, Object::Database);
+            }
+            NodeEnum::AlterDatabaseSetStmt(_) => {
+                self.effect(Effect::Session);
+                self.made(Effect::Alter, Object::Database);
+            }
+            NodeEnum::DropdbStmt(_) => self.made(Effect::Drop, Object::Database),
+            NodeEnum::CreateRoleStmt(_) => self.made(Effect::Create, Object::Role),
+            NodeEnum::AlterRoleStmt(_) => self.made(Effect::Alter, Object::Role),
+            NodeEnum::AlterRoleSetStmt(_) => {
+                self.effect(Effect::Session);
+                self.made(Effect::Alter, Object::Role);
+            }
+            NodeEnum::DropRoleStmt(_) => self.made(Effect::Drop, Object::Role),
+            NodeEnum::CompositeTypeStmt(_) | NodeEnum::CreateEnumStmt(_) | NodeEnum::CreateRangeStmt(_) => {
+                self.made(Effect::Create, Object::Type)
+            }
+            NodeEnum::AlterEnumStmt(_) | NodeEnum::AlterTypeStmt(_) => self.made(Effect::Alter, Object::Type),
+            NodeEnum::AlterFunctionStmt(_) => self.made(Effect::Alter, Object::Function),
+            NodeEnum::DefineStmt(define) => {
+                self.effect(Effect::Create);
+                self.kind(define.kind);
+            }
+            NodeEnum::CreateCastStmt(_)
+            | NodeEnum::CreateOpClassStmt(_)
+            | NodeEnum::CreateOpFamilyStmt(_)
+            | NodeEnum::CreateConversionStmt(_)
+            | NodeEnum::CreateTransformStmt(_) => self.made(Effect::Create, Object::Other),
+            NodeEnum::AlterOpFamilyStmt(_)
+            | NodeEnum::AlterOperatorStmt(_)
+            | NodeEnum::AlterCollationStmt(_)
+            | NodeEnum::AlterStatsStmt(_)
+            | NodeEnum::AlterTsdictionaryStmt(_)
+            | NodeEnum::AlterTsconfigurationStmt(_) => self.made(Effect::Alter, Object::Other),
+            other => self.of_the_server(other),
+        }
+    }
+
+    /// What reaches beyond the database's own rows: code, files, other servers, replication.
+    fn of_the_server(&mut self, node: &'a NodeEnum) {
+        let (first, effect, object) = match node {
+            NodeEnum::CreateExtensionStmt(_) => (Effect::Admin, Effect::Create, Object::Extension),
+            NodeEnum::AlterExtensionStmt(_) | NodeEnum::AlterExtensionContentsStmt(_) => {
+                (Effect::Admin, Effect::Alter, Object::Extension)
+            }
+            NodeEnum::CreateFdwStmt(_)
+            | NodeEnum::CreateForeignServerStmt(_)
+            | NodeEnum::CreateUserMappingStmt(_)
+            | NodeEnum::ImportForeignSchemaStmt(_)
+            | NodeEnum::CreateTableSpaceStmt(_)
+            | NodeEnum::CreateAmStmt(_)
+            | NodeEnum::CreatePlangStmt(_)
+            | NodeEnum::CreateEventTrigStmt(_) => (Effect::Admin, Effect::Create, Object::Other),
+            NodeEnum::AlterFdwStmt(_)
+            | NodeEnum::AlterForeignServerStmt(_)
+            | NodeEnum::AlterUserMappingStmt(_)
+            | NodeEnum::AlterTableSpaceOptionsStmt(_)
+            | NodeEnum::AlterTableMoveAllStmt(_)
+            | NodeEnum::AlterEventTrigStmt(_)
+            | NodeEnum::ReassignOwnedStmt(_) => (Effect::Admin, Effect::Alter, Object::Other),
+            NodeEnum::DropTableSpaceStmt(_)
+            | NodeEnum::DropUserMappingStmt(_)
+            | NodeEnum::DropOwnedStmt(_) => (Effect::Admin, Effect::Drop, Object::Other),
+            NodeEnum::CreatePublicationStmt(_) | NodeEnum::CreateSubscriptionStmt(_) => {
+                (Effect::Replication, Effect::Create, Object::Other)
+            }
+            NodeEnum::AlterPublicationStmt(_) | NodeEnum::AlterSubscriptionStmt(_) => {
+                (Effect::Replication, Effect::Alter, Object::Other)
+            }
+            NodeEnum::DropSubscriptionStmt(_) => (Effect::Replication, Effect::Drop, Object::Other),
+            // Newer than this list, or no statement at all.
+            _ => {
+                self.unknown();
+                return;
+            }
+        };
+        self.effect(first);
+        self.made(effect, object);
+    }
+
+    fn made(&mut self, effect: Effect, object: Object) {
+        self.effect(effect);
+        self.object(object);
+    }
+
+    fn altered(&mut self, kind: i32) {
+        self.effect(Effect::Alter);
+        self.kind(kind);
+    }
+
+    fn kind(&mut self, kind: i32) {
+        match ObjectType::try_from(kind) {
+            Ok(kind) => self.object_kind(kind),
+            Err(_) => drop(self.unknown()),
+        }
+    }
+
+    pub fn object_kind(&mut self, kind: ObjectType) {
+        self.object(object(kind));
+    }
+
+    /// Runs `work` on a definition that is stored, not executed: what it calls or reads is named, its effects do not happen.
+    fn unrun(&mut self, work: impl FnOnce(&mut Self)) {
+        let before = (self.effects, self.opaque, self.without_where);
+        work(self);
+        let unknown = self.effects.has(Effect::Unknown);
+        (self.effects, self.opaque, self.without_where) = before;
+        if unknown {
+            self.unknown();
+        }
+    }
+
+    fn create_table(&mut self, create: &'a CreateStmt) {
+        self.made(Effect::Create, Object::Table);
+        self.names(create.relation.as_ref(), Access::Write);
+        self.relations_of(&create.inh_relations, Access::Write);
+        self.unrun(|this| {
+            this.definitions(&create.table_elts);
+            this.definitions(&create.constraints);
+            if let Some(spec) = &create.partspec {
+                this.definitions(&spec.part_params);
+            }
+        });
+        if let Some(bound) = &create.partbound {
+            // Partition bounds are computed now.
+            self.loosely(|this, scope| {
+                for list in [&bound.listdatums, &bound.lowerdatums, &bound.upperdatums] {
+                    for node in list {
+                        this.definition(node, scope);
+                    }
+                }
+            });
+        }
+    }
+
+    fn alter_table(&mut self, alter: &'a AlterTableStmt) {
+        self.altered(alter.objtype);
+        self.names(alter.relation.as_ref(), Access::Write);
+        for node in &alter.cmds {
+            let Some(NodeEnum::AlterTableCmd(command)) = node.node.as_ref() else {
+                self.unknown();
+                continue;
+            };
+            if let Some(definition) = command.def.as_deref() {
+                self.loosely(|this, scope| this.definition(definition, scope));
+            }
+        }
+    }
+
+    fn create_function(&mut self, create: &'a CreateFunctionStmt) {
+        self.made(Effect::Create, Object::Function);
+        let language = create.options.iter().find_map(|node| match node.node.as_ref() {
+            Some(NodeEnum::DefElem(option)) if option.defname == "language" => word(option),
+            Some(_) | None => None,
+        });
+        // A body in SQL without LANGUAGE is SQL; other languages may leave the database.
+        if !matches!(language, None | Some("sql" | "plpgsql")) {
+            self.effect(Effect::Admin);
+        }
+    }
+
+    /// The actions of a rule run later on behalf of others; they count as if they ran now.
+    fn rule(&mut self, rule: &'a RuleStmt) {
+        self.made(Effect::Create, Object::Other);
+        self.names(rule.relation.as_ref(), Access::Write);
+        self.loosely(|this, scope| {
+            this.optional(rule.where_clause.as_deref(), scope);
+            for action in &rule.actions {
+                match action.node.as_ref() {
+                    Some(
+                        NodeEnum::SelectStmt(_)
+                        | NodeEnum::InsertStmt(_)
+                        | NodeEnum::UpdateStmt(_)
+                        | NodeEnum::DeleteStmt(_),
+                    ) => drop(this.query(action, Some(scope))),
+                    Some(_) | None => drop(this.statement(action)),
+                }
+            }
+        });
+    }
+
+    fn conditions(&mut self, conditions: [Option<&'a Node>; 2]) {
+        self.unrun(|this| {
+            this.loosely(|this, scope| {
+                for condition in conditions {
+                    this.optional(condition, scope);
+                }
+            });
+        });
+    }
+
+    fn definitions(&mut self, nodes: &'a [Node]) {
+        self.loosely(|this, scope| {
+            for node in nodes {
+                this.definition(node, scope);
+            }
+        });
+    }
+
+    /// A part of a table's definition: column, constraint, key, bound, or an expression.
+    fn definition(&mut self, node: &'a Node, scope: &Scope<'a, '_>) {
+        match node.node.as_ref() {
+            Some(NodeEnum::ColumnDef(column)) => {
+                self.optional(column.raw_default.as_deref(), scope);
+                for constraint in &column.constraints {
+                    self.definition(constraint, scope);
+                }
+            }
+            Some(NodeEnum::Constraint(constraint)) => self.constraint(constraint, scope),
+            Some(NodeEnum::TableLikeClause(like)) => self.names(like.relation.as_ref(), Access::Read),
+            Some(NodeEnum::PartitionElem(element)) => drop(self.optional(element.expr.as_deref(), scope)),
+            Some(NodeEnum::StatsElem(element)) => drop(self.optional(element.expr.as_deref(), scope)),
+            Some(NodeEnum::PartitionRangeDatum(datum)) => drop(self.optional(datum.value.as_deref(), scope)),
+            Some(NodeEnum::PartitionCmd(command)) => self.names(command.name.as_ref(), Access::Write),
+            Some(NodeEnum::RangeVar(var)) => self.names(Some(var), Access::Write),
+            // Options, replica identities and type names hold names only.
+            Some(
+                NodeEnum::DefElem(_)
+                | NodeEnum::List(_)
+                | NodeEnum::ReplicaIdentityStmt(_)
+                | NodeEnum::RoleSpec(_)
+                | NodeEnum::AtalterConstraint(_)
+                | NodeEnum::TypeName(_),
+            ) => {}
+            Some(_) => drop(self.expression(node, scope)),
+            None => {}
+        }
+    }
+
+    fn constraint(&mut self, constraint: &'a Constraint, scope: &Scope<'a, '_>) {
+        self.optional(constraint.raw_expr.as_deref(), scope);
+        self.optional(constraint.where_clause.as_deref(), scope);
+        self.names(constraint.pktable.as_ref(), Access::Read);
+    }
+
+    fn drop_objects(&mut self, drop: &'a DropStmt) {
+        self.effect(Effect::Drop);
+        self.kind(drop.remove_type);
+        if ObjectType::try_from(drop.remove_type) == Ok(ObjectType::ObjectExtension) {
+            self.effect(Effect::Admin);
+        }
+        for node in &drop.objects {
+            self.named_object(drop.remove_type, Some(node));
+        }
+    }
+
+    /// A relation that a DROP or COMMENT names by its parts; of other kinds the kind is enough.
+    fn named_object(&mut self, kind: i32, node: Option<&'a Node>) {
+        let Some(NodeEnum::List(list)) = node.and_then(|node| node.node.as_ref()) else { return };
+        let parts = match ObjectType::try_from(kind).map(owner) {
+            Ok(Owner::Relation) => list.items.as_slice(),
+            Ok(Owner::PartOfRelation) => {
+                list.items.split_last().map_or(list.items.as_slice(), |(_, relation)| relation)
+            }
+            Ok(Owner::Other) | Err(_) => return,
+        };
+        let Some((schema, name)) = names::qualified(parts) else {
+            self.unknown();
+            return;
+        };
+        let found = self.schema.and_then(|known| known.catalog.find(schema, name));
+        match found {
+            Some((oid, table)) => {
+                self.touch(Some(&table.schema), &table.name, oid, Access::Write);
+            }
+            None => self.touch(schema, name, 0, Access::Write),
+        }
+    }
+}
+
+/// How a kind of object is named.
+enum Owner {
+    Relation,
+    /// The relation's name, then its own.
+    PartOfRelation,
+    Other,
+}
+
+fn owner(kind: ObjectType) -> Owner {
+    match kind {
+        ObjectType::ObjectTable
+        | ObjectType::ObjectView
+        | ObjectType::ObjectMatview
+        | ObjectType::ObjectForeignTable
+        | ObjectType::ObjectSequence => Owner::Relation,
+        ObjectType::ObjectColumn
+        | ObjectType::ObjectTrigger
+        | ObjectType::ObjectRule
+        | ObjectType::ObjectPolicy
+        | ObjectType::ObjectTabconstraint => Owner::PartOfRelation,
+        ObjectType::Undefined
+        | ObjectType::ObjectAccessMethod
+        | ObjectType::ObjectAggregate
+        | ObjectType::ObjectAmop
+        | ObjectType::ObjectAmproc
+        | ObjectType::ObjectAttribute
+        | ObjectType::ObjectCast
+        | ObjectType::ObjectCollation
+        | ObjectType::ObjectConversion
+        | ObjectType::ObjectDatabase
+        | ObjectType::ObjectDefault
+        | ObjectType::ObjectDefacl
+        | ObjectType::ObjectDomain
+        | ObjectType::ObjectDomconstraint
+        | ObjectType::ObjectEventTrigger
+        | ObjectType::ObjectExtension
+        | ObjectType::ObjectFdw
+        | ObjectType::ObjectForeignServer
+        | ObjectType::ObjectFunction
+        | ObjectType::ObjectIndex
+        | ObjectType::ObjectLanguage
+        | ObjectType::ObjectLargeobject
+        | ObjectType::ObjectOpclass
+        | ObjectType::ObjectOperator
+        | ObjectType::ObjectOpfamily
+        | ObjectType::ObjectParameterAcl
+        | ObjectType::ObjectProcedure
+        | ObjectType::ObjectPublication
+        | ObjectType::ObjectPublicationNamespace
+        | ObjectType::ObjectPublicationRel
+        | ObjectType::ObjectRole
+        | ObjectType::ObjectRoutine
+        | ObjectType::ObjectSchema
+        | ObjectType::ObjectSubscription
+        | ObjectType::ObjectStatisticExt
+        | ObjectType::ObjectTablespace
+        | ObjectType::ObjectTransform
+        | ObjectType::ObjectTsconfiguration
+        | ObjectType::ObjectTsdictionary
+        | ObjectType::ObjectTsparser
+        | ObjectType::ObjectTstemplate
+        | ObjectType::ObjectType
+        | ObjectType::ObjectUserMapping => Owner::Other,
+    }
+}
+
+/// The kind of object as policies name it.
+fn object(kind: ObjectType) -> Object {
+    match kind {
+        ObjectType::ObjectTable | ObjectType::ObjectForeignTable | ObjectType::ObjectColumn => Object::Table,
+        ObjectType::ObjectView | ObjectType::ObjectMatview => Object::View,
+        ObjectType::ObjectIndex => Object::Index,
+        ObjectType::ObjectSchema => Object::Schema,
+        ObjectType::ObjectDatabase => Object::Database,
+        ObjectType::ObjectFunction
+        | ObjectType::ObjectProcedure
+        | ObjectType::ObjectRoutine
+        | ObjectType::ObjectAggregate => Object::Function,
+        ObjectType::ObjectRole => Object::Role,
+        ObjectType::ObjectSequence => Object::Sequence,
+        ObjectType::ObjectType | ObjectType::ObjectDomain | ObjectType::ObjectAttribute => Object::Type,
+        ObjectType::ObjectExtension => Object::Extension,
+        // A constraint, trigger, rule or policy is no kind of its own in the vocabulary.
+        _ => Object::Other,
+    }
+}
+
+/// The word an option is set to.
+fn word(option: &DefElem) -> Option<&str> {
+    names::text(option.arg.as_deref()?)
+}
