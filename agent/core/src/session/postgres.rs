@@ -25,7 +25,6 @@ mod judge;
 mod ledger;
 mod mask;
 mod names;
-mod naming;
 mod record;
 mod reply;
 mod results;

@@ -12,7 +12,6 @@ use super::front::Step;
 use super::hold::Held;
 use super::judge::{self, Ruled, Ruling};
 use super::ledger::{Expect, Results, Rows};
-use super::naming::Naming;
 use super::record::{Deed, Entry};
 use super::settings::unsettles;
 use super::statement::Known;
@@ -43,7 +42,6 @@ pub struct Decided {
     pub ruling: Ruling,
     pub receipt: Option<Receipt>,
     pub statements: Arc<Vec<Statement>>,
-    pub namings: Vec<Option<Naming>>,
     pub rows: Rows,
     pub masks: bool,
     /// Only prepared now: an approval is asked for when it runs.
@@ -88,7 +86,6 @@ impl Conversation {
             ruling,
             receipt: None,
             statements: known.statements,
-            namings: known.namings,
             rows: Rows::Plain,
             masks,
             prepares: false,
@@ -208,7 +205,7 @@ impl Conversation {
         message: &[u8],
         decided: Decided,
     ) {
-        let Decided { number, ruling, receipt, statements, namings, rows, masks, prepares, .. } = decided;
+        let Decided { number, ruling, receipt, statements, rows, masks, prepares, .. } = decided;
         let Ruling { verdict, target, rule, plan, durability: _, would: _ } = ruling;
         let permit = match verdict {
             Ruled::Allow(permit) => permit,
@@ -236,7 +233,7 @@ impl Conversation {
             act: Some(act),
             rules: turn.rules.clone(),
             statements,
-            namings,
+
             plan,
             masks,
             rule,

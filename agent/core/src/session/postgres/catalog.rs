@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::describe::Protected;
 use super::judge::{Rules, same};
+use crate::action::Statement;
 use crate::limits::{PG_CATALOG_BYTES, PG_CATALOG_ROWS};
 use crate::sql::{Catalog, Table, TableColumn};
 use crate::wire::postgres::{frontend, row};
@@ -21,6 +22,8 @@ pub struct Reading {
     texts: Vec<u32>,
     /// Something may have changed since it was read.
     pub stale: bool,
+    /// Definitions of the system's own views are read too.
+    deep: bool,
     draft: Option<Draft>,
     protected: Option<(Arc<dyn Rules>, u64, Arc<Protected>)>,
 }
@@ -37,7 +40,7 @@ struct Draft {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { catalog: None, texts: Vec::new(), stale: true, draft: None, protected: None }
+        Self { catalog: None, texts: Vec::new(), stale: true, deep: false, draft: None, protected: None }
     }
 }
 
@@ -54,6 +57,22 @@ impl Reading {
         self.draft.is_some()
     }
 
+    /// A statement reads a view whose definition was left out.
+    pub fn lacks_views(&self, catalog: &Catalog, statements: &[Statement]) -> bool {
+        let lacks = |table: &Table| matches!(table.kind, 'v' | 'm') && table.definition.is_empty();
+        !self.deep
+            && statements
+                .iter()
+                .flat_map(|statement| &statement.relations)
+                .any(|relation| catalog.relations.get(&relation.oid).is_some_and(lacks))
+    }
+
+    /// From now on the definitions of the system's views are read as well.
+    pub fn deepen(&mut self) {
+        self.deep = true;
+        self.stale = true;
+    }
+
     /// Writes weir's own question. Named statement and portal, so that the client's unnamed ones live on.
     pub fn begin(&mut self, out: &mut Vec<u8>) {
         const NAME: &[u8] = b"\x01weir";
@@ -65,7 +84,8 @@ impl Reading {
             bytes: 0,
             whole: false,
         });
-        frontend::parse_message(out, NAME, QUESTION.as_bytes());
+        let shallow = if self.deep { "'{}'" } else { "'{pg_catalog,information_schema}'" };
+        frontend::parse_message(out, NAME, QUESTION.replace("$SHALLOW", shallow).as_bytes());
         frontend::bind_message(out, NAME, NAME);
         frontend::execute(out, NAME, i32::try_from(PG_CATALOG_ROWS).unwrap_or(i32::MAX));
         frontend::close(out, frontend::Target::Portal, NAME);
@@ -167,7 +187,8 @@ const QUESTION: &str = "\
 SELECT 'p'::pg_catalog.text, o::pg_catalog.text, s::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text, NULL::pg_catalog.text \
 FROM pg_catalog.unnest(pg_catalog.current_schemas(true)) WITH ORDINALITY AS p(s, o) \
 UNION ALL SELECT 'r', c.oid::pg_catalog.text, n.nspname::pg_catalog.text, c.relname::pg_catalog.text, c.relkind::pg_catalog.text, \
-CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY ('{v,m}'::pg_catalog.\"char\"[]) THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END \
+CASE WHEN c.relkind OPERATOR(pg_catalog.=) ANY ('{v,m}'::pg_catalog.\"char\"[]) \
+AND n.nspname OPERATOR(pg_catalog.<>) ALL ($SHALLOW::pg_catalog.name[]) THEN pg_catalog.pg_get_viewdef(c.oid) ELSE '' END \
 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
 WHERE c.relkind OPERATOR(pg_catalog.=) ANY ('{r,p,v,m,f,S}'::pg_catalog.\"char\"[]) AND NOT pg_catalog.pg_is_other_temp_schema(n.oid) \
 UNION ALL (SELECT 'c', a.attrelid::pg_catalog.text, a.attnum::pg_catalog.text, a.attname::pg_catalog.text, a.atttypid::pg_catalog.text, NULL \

@@ -25,6 +25,9 @@ pub struct Protected {
     relations: BTreeMap<u32, BTreeSet<ClassId>>,
 }
 
+const STATISTICS: [&str; 5] =
+    ["pg_statistic", "pg_stats", "pg_statistic_ext_data", "pg_stats_ext", "pg_stats_ext_exprs"];
+
 /// Why a result cannot be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -56,10 +59,24 @@ impl Protected {
             return protected;
         }
         protected.spread(catalog);
+        protected.statistics(catalog);
         for (column, classes) in &protected.columns {
             protected.relations.entry(column.relation).or_default().extend(classes.iter().copied());
         }
         protected
+    }
+
+    /// The planner's statistics hold values of every column: their tables count as protected in every class.
+    fn statistics(&mut self, catalog: &Catalog) {
+        let every: BTreeSet<ClassId> = self.columns.values().flatten().copied().collect();
+        for (oid, table) in &catalog.relations {
+            if table.schema == "pg_catalog" && STATISTICS.contains(&table.name.as_str()) {
+                for column in &table.columns {
+                    let key = Column { relation: *oid, attribute: column.attribute };
+                    self.columns.insert(key, every.clone());
+                }
+            }
+        }
     }
 
     /// A row of a child shows under its parent's columns, and the other way round: equal names share their classes.

@@ -4,7 +4,6 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 use super::deny::{self, Pill};
 use super::describe::Obstacle;
@@ -224,7 +223,7 @@ impl Conversation {
         }
         // A cursor of SQL, a portal that has run before, or a policy that has changed since the Bind.
         let catalog = self.catalog.catalog().cloned();
-        let known = Known { statements: portal.statements, catalog, namings: Vec::new() };
+        let known = Known { statements: portal.statements, catalog };
         let Some(mut decided) = self.rule(turn, known, message) else { return self.nothing(turn, front) };
         decided.rows = portal.rows;
         if decided.masks && matches!(decided.rows, Rows::Plain) && portal.deed.is_none() {

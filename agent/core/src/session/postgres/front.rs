@@ -103,11 +103,8 @@ impl Conversation {
             Front::Bind(bind) => self.bind(turn, &front, &bind, message),
             Front::Execute { portal } => self.execute(turn, &front, portal, message),
             Front::FunctionCall { function } => {
-                let known = Known {
-                    statements: alloc::sync::Arc::new([call(function)].into()),
-                    catalog: None,
-                    namings: alloc::vec::Vec::new(),
-                };
+                let known =
+                    Known { statements: alloc::sync::Arc::new([call(function)].into()), catalog: None };
                 self.decided(turn, known, &front, message, b"")
             }
             Front::Describe { what, name } => self.describe(turn, &front, what, name, message),

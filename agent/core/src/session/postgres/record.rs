@@ -8,7 +8,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::judge::{Rules, same};
-use super::naming::Naming;
 use crate::action::{Effects, Statement};
 use crate::audit::{Decision, Durability, Kind, Record};
 use crate::detect::{ClassId, Finding};
@@ -22,7 +21,6 @@ pub struct Deed {
     pub act: Option<Act>,
     pub rules: Arc<dyn Rules>,
     pub statements: Arc<Vec<Statement>>,
-    pub namings: Vec<Option<Naming>>,
     pub plan: Arc<MaskPlan>,
     /// The plan masks something in what comes back.
     pub masks: bool,

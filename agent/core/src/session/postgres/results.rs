@@ -2,14 +2,15 @@
 //! It refuses a result it cannot mask: the connection ends before a single cell of it is shown.
 
 use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 use super::deny::Pill;
 use super::ledger::{Copy, Expect, Rows};
-use super::names::{Portal, Prepared, Source};
-use super::naming::Naming;
+use super::names::{Described, Portal, Prepared, Source};
 use super::reply::{Fate, UNEXPECTED, too_large};
 use super::{Conversation, Turn, scrub};
-use crate::action::Effect;
+use crate::action::{Effect, Named};
 use crate::limits::PG_ROW_BYTES;
 use crate::wire::postgres::{Header, Violation, backend, copy, message};
 
@@ -154,41 +155,36 @@ impl Conversation {
                 self.drop_deed(turn, number, "", "prepared, never run");
             }
         }
-        let Some(deed) = self.deeds.get(&number) else { return };
-        let Some(Some(naming)) = deed.namings.get(index).cloned() else { return };
-        let statement = deed.statements.get(index).cloned();
-        let source = |text: &str| Source { text: text.as_bytes().into(), ..self.source(b"") };
-        match naming {
-            Naming::Prepare { name, text } if !self.names.is_full() => {
-                let source = source(&text);
+        let Some(statement) = self.deeds.get(&number).and_then(|deed| deed.statements.get(index)) else {
+            return;
+        };
+        let Some(named) = statement.named.clone() else { return };
+        let source = Source { text: statement.text.as_bytes().into(), ..self.source(b"") };
+        match named {
+            Named::Prepare(name) if !self.names.is_full() => {
                 let serial = self.names.serial();
-                let described = super::names::Described::No;
-                self.names.put_statement(&name, Some(Prepared { serial, source, fresh: None, described }));
+                let prepared = Prepared { serial, source, fresh: None, described: Described::No };
+                self.names.put_statement(name.as_bytes(), Some(prepared));
             }
-            Naming::Declare { name, text, hold } if !self.names.is_full() => {
-                let source = source(&text);
-                let mut statements = alloc::vec::Vec::new();
-                statements.extend(statement.map(|declared| inner(declared, &text, turn, self)));
-                let portal = Portal {
-                    deed: None,
-                    source,
-                    statements: alloc::sync::Arc::new(statements),
-                    rows: Rows::Plain,
-                    hold,
-                };
-                self.names.put_portal(&name, Some(portal));
+            Named::Declare(name) if !self.names.is_full() => {
+                let hold = statement.text.to_ascii_lowercase().contains("hold");
+                let statements = Arc::new(Vec::from([statement.clone()]));
+                let portal = Portal { deed: None, source, statements, rows: Rows::Plain, hold };
+                self.names.put_portal(name.as_bytes(), Some(portal));
             }
-            Naming::Deallocate { name } => {
-                self.names.put_statement(&name, None);
+            Named::Deallocate(Some(name)) => {
+                self.names.put_statement(name.as_bytes(), None);
             }
-            Naming::CloseCursor { name } => {
-                self.names.put_portal(&name, None);
+            Named::Close(Some(name)) => {
+                self.names.put_portal(name.as_bytes(), None);
             }
-            Naming::Prepare { .. }
-            | Naming::Declare { .. }
-            | Naming::Execute { .. }
-            | Naming::Fetch { .. }
-            | Naming::Unclear => {}
+            // ALL is told by the command tag above; a name that is not remembered is not known.
+            Named::Prepare(_)
+            | Named::Declare(_)
+            | Named::Deallocate(None)
+            | Named::Close(None)
+            | Named::Execute(_)
+            | Named::Fetch(_) => {}
         }
     }
 
@@ -261,21 +257,6 @@ impl Conversation {
         self.scratch.out.clear();
         message(&mut self.scratch.out, b'd', |out| out.extend_from_slice(&masked));
         Ok(Fate::Replace)
-    }
-}
-
-/// What the query of a cursor does, as analysed when the cursor was declared.
-fn inner(
-    declared: crate::action::Statement,
-    text: &str,
-    turn: &Turn<'_>,
-    conversation: &Conversation,
-) -> crate::action::Statement {
-    let catalog = conversation.catalog.catalog();
-    let dialect = conversation.settings.dialect;
-    match turn.host.grammar().analyse(text, dialect, catalog).as_slice() {
-        [one] => one.clone(),
-        _ => declared,
     }
 }
 

@@ -1,7 +1,6 @@
 //! Session settings that change how the server reads a text, as the server reports them.
 //! It refuses texts whose meaning depends on a setting that is not known for sure.
 
-use super::naming;
 use crate::action::{Effect, Effects, Statement};
 use crate::sql::Dialect;
 
@@ -76,7 +75,8 @@ pub fn unsettles(statement: &Statement) -> bool {
         return true;
     }
     if statement.effects.has(Effect::Call)
-        && (naming::verb(&statement.text) == "call"
+        // CALL returns what its procedure says; a function in a query has output columns.
+        && (statement.outputs.is_none()
             || statement.functions.iter().any(|function| function.name == "set_config"))
     {
         return true;

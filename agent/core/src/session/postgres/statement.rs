@@ -6,10 +6,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::names::Source;
-use super::naming::{self, Naming};
 use super::settings::unsettles;
 use super::{Conversation, Turn};
-use crate::action::{Effect, Effects, Statement};
+use crate::action::{Effect, Effects, Named, Statement};
 use crate::sql::{Catalog, Grammar};
 use crate::wire::postgres::backend::Status;
 
@@ -19,8 +18,6 @@ pub struct Known {
     pub statements: Arc<Vec<Statement>>,
     /// The catalog the names were looked up in.
     pub catalog: Option<Arc<Catalog>>,
-    /// What each statement does with a name; empty when none does.
-    pub namings: Vec<Option<Naming>>,
 }
 
 impl Conversation {
@@ -34,14 +31,21 @@ impl Conversation {
         let settings = super::settings::Settings { uncertain: source.uncertain, ..self.settings };
         let Some(text) = settings.readable(&source.text) else {
             let statement = unknown(&String::from_utf8_lossy(&source.text));
-            return Some(Known {
-                statements: Arc::new(Vec::from([statement])),
-                catalog,
-                namings: Vec::new(),
-            });
+            return Some(Known { statements: Arc::new(Vec::from([statement])), catalog });
         };
         let grammar = turn.host.grammar();
         let statements = grammar.analyse(text, source.dialect, catalog.as_ref());
+        if let Some(known) = &catalog
+            && self.catalog.lacks_views(known, &statements)
+            && self.may_read_catalog()
+        {
+            // Views of the system are read only where they are used: they take ten times as long as all the rest.
+            if self.ledger.is_empty() {
+                self.catalog.deepen();
+                self.read_catalog(turn);
+            }
+            return None;
+        }
         let unresolved =
             statements.iter().flat_map(|statement| &statement.relations).any(|relation| relation.oid == 0);
         if catalog.is_some() && unresolved && !self.refreshed && self.may_read_catalog() {
@@ -52,13 +56,13 @@ impl Conversation {
             }
             return None;
         }
-        let plain = statements.iter().all(|statement| naming::naming(&statement.text).is_none());
+        let plain = statements.iter().all(|statement| statement.named.is_none());
         let single = statements.len() < 2 || !statements.iter().any(unsettles);
         if plain && single {
-            return Some(Known { statements, catalog, namings: Vec::new() });
+            return Some(Known { statements, catalog });
         }
-        let (statements, namings) = self.in_session(grammar, source, &statements, catalog.as_ref());
-        Some(Known { statements: Arc::new(statements), catalog, namings })
+        let statements = Arc::new(self.in_session(grammar, source, &statements, catalog.as_ref()));
+        Some(Known { statements, catalog })
     }
 
     /// The catalog that names are looked up in, or `Some(None)` where none can be had; `None` while it is being read.
@@ -100,89 +104,69 @@ impl Conversation {
         source: &Source,
         statements: &[Statement],
         catalog: Option<&Arc<Catalog>>,
-    ) -> (Vec<Statement>, Vec<Option<Naming>>) {
-        let mut known = Vec::with_capacity(statements.len());
-        let mut namings: Vec<Option<Naming>> = Vec::with_capacity(statements.len());
+    ) -> Vec<Statement> {
+        let mut known: Vec<Statement> = Vec::with_capacity(statements.len());
         let mut shaken = false;
         for statement in statements {
             let catalog = if shaken { None } else { catalog };
-            let mut statement = statement.clone();
-            if shaken {
-                let again = grammar.analyse(&statement.text, source.dialect, None);
-                statement = match again.as_slice() {
-                    [one] => one.clone(),
-                    _ => unknown(&statement.text),
-                };
-            }
-            let naming = naming::naming(&statement.text);
-            if let Some(naming) = &naming {
-                self.inherit(grammar, source, &mut statement, naming, &namings, catalog);
-            }
+            let mut statement = if shaken {
+                one(&grammar.analyse(&statement.text, source.dialect, None), &statement.text)
+            } else {
+                statement.clone()
+            };
+            self.inherit(grammar, &mut statement, &known, catalog);
             shaken |= unsettles(&statement);
             known.push(statement);
-            namings.push(naming);
         }
-        (known, namings)
+        known
     }
 
+    /// EXECUTE and FETCH do what their name stands for: in this session, or earlier in this text, but not both, since
+    /// then it cannot be told which.
     fn inherit(
         &self,
         grammar: &dyn Grammar,
-        source: &Source,
         statement: &mut Statement,
-        naming: &Naming,
-        earlier: &[Option<Naming>],
+        earlier: &[Statement],
         catalog: Option<&Arc<Catalog>>,
     ) {
-        match naming {
-            Naming::Prepare { text, .. } | Naming::Declare { text, .. } => {
-                let inner = grammar.analyse(text, source.dialect, catalog);
-                adopt(statement, &inner);
-                statement.outputs = Some(Vec::new());
+        let (here, there) = match &statement.named {
+            Some(Named::Execute(name)) => {
+                let here = earlier.iter().find(|each| each.named == Some(Named::Prepare(name.clone())));
+                let there = self.names.statement(name.as_bytes()).map(|prepared| &prepared.source);
+                (here.cloned(), there.map(|source| self.again(grammar, source, catalog)))
             }
-            Naming::Execute { name } => {
-                let here = earlier.iter().flatten().find_map(|each| match each {
-                    Naming::Prepare { name: known, text } if known == name => Some(text),
-                    _ => None,
-                });
-                match (self.names.statement(name), here) {
-                    (Some(prepared), None) => {
-                        let settings = super::settings::Settings {
-                            uncertain: prepared.source.uncertain,
-                            ..self.settings
-                        };
-                        match settings.readable(&prepared.source.text) {
-                            Some(text) => {
-                                adopt(statement, &grammar.analyse(text, prepared.source.dialect, catalog))
-                            }
-                            None => obscure(statement),
-                        }
-                    }
-                    (None, Some(text)) => adopt(statement, &grammar.analyse(text, source.dialect, catalog)),
-                    // Not known, or one that may or may not have been replaced.
-                    (None, None) | (Some(_), Some(_)) => obscure(statement),
-                }
+            Some(Named::Fetch(name)) => {
+                let here = earlier.iter().find(|each| each.named == Some(Named::Declare(name.clone())));
+                let there = self.names.portal(name.as_bytes());
+                (here.cloned(), there.map(|portal| one(&portal.statements, "")))
             }
-            Naming::Fetch { name } => {
-                let here = earlier.iter().flatten().find_map(|each| match each {
-                    Naming::Declare { name: known, text, .. } if known == name => Some(text),
-                    _ => None,
-                });
-                match (self.names.portal(name), here) {
-                    (Some(portal), None) => adopt(statement, &portal.statements),
-                    (None, Some(text)) => adopt(statement, &grammar.analyse(text, source.dialect, catalog)),
-                    (None, None) | (Some(_), Some(_)) => obscure(statement),
-                }
+            Some(Named::Prepare(_) | Named::Declare(_) | Named::Deallocate(_) | Named::Close(_)) | None => {
+                return;
             }
-            Naming::Deallocate { .. } | Naming::CloseCursor { .. } => {}
-            Naming::Unclear => obscure(statement),
+        };
+        match (here, there) {
+            (Some(inner), None) | (None, Some(inner)) => adopt(statement, &inner),
+            (None, None) | (Some(_), Some(_)) => {
+                statement.effects = statement.effects.with(Effect::Unknown);
+                statement.opaque = true;
+                statement.outputs = None;
+            }
+        }
+    }
+
+    /// What a prepared text does now: the server looks its names up again when they may have changed.
+    fn again(&self, grammar: &dyn Grammar, source: &Source, catalog: Option<&Arc<Catalog>>) -> Statement {
+        let settings = super::settings::Settings { uncertain: source.uncertain, ..self.settings };
+        match settings.readable(&source.text) {
+            Some(text) => one(&grammar.analyse(text, source.dialect, catalog), text),
+            None => unknown(""),
         }
     }
 }
 
 /// The statement does what the inner one does, besides what it does itself.
-fn adopt(statement: &mut Statement, inner: &[Statement]) {
-    let [inner] = inner else { return obscure(statement) };
+fn adopt(statement: &mut Statement, inner: &Statement) {
     let own: Vec<Effect> = statement.effects.iter().filter(|effect| *effect != Effect::Unknown).collect();
     statement.effects = Effects::of(&own).union(inner.effects);
     statement.relations.clone_from(&inner.relations);
@@ -193,10 +177,12 @@ fn adopt(statement: &mut Statement, inner: &[Statement]) {
     statement.outputs.clone_from(&inner.outputs);
 }
 
-fn obscure(statement: &mut Statement) {
-    statement.effects = statement.effects.with(Effect::Unknown);
-    statement.opaque = true;
-    statement.outputs = None;
+/// The only statement of an analysis; anything else is not understood.
+fn one(statements: &[Statement], text: &str) -> Statement {
+    match statements {
+        [one] => one.clone(),
+        _ => unknown(text),
+    }
 }
 
 pub fn unknown(text: &str) -> Statement {

@@ -1,10 +1,10 @@
 //! The conversation against fakes: a policy of three words, a grammar of a dozen, and a rig that plays the rim.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use std::collections::BTreeMap;
-use std::prelude::rust_2024::*;
-use std::{format, vec};
+use std::{format, panic, vec};
 
 use super::judge::Rules;
 use super::{Conversation, Phase};
@@ -193,8 +193,21 @@ fn statement(text: &str, catalog: Option<&Arc<Catalog>>) -> Statement {
         ]),
         () => Some(vec![output("?column?", OutputKind::Neutral, vec![])]),
     };
+    let named = match word.as_str() {
+        "prepare" => text.split(' ').nth(1).map(|name| Named::Prepare(name.into())),
+        "execute" => text.split(' ').nth(1).map(|name| Named::Execute(name.into())),
+        "declare" => text.split(' ').nth(1).map(|name| Named::Declare(name.into())),
+        "fetch" => text.split(' ').nth(1).map(|name| Named::Fetch(name.into())),
+        _ => None,
+    };
+    let effect = match &named {
+        Some(Named::Execute(_) | Named::Fetch(_)) => Effect::Unknown,
+        Some(Named::Prepare(_)) if text.contains("delete") => Effect::Delete,
+        Some(_) | None => effect,
+    };
     Statement {
         effects: Effects::of(&[effect]),
+        named,
         relations: if touches { vec![relation] } else { vec![] },
         opaque: effect == Effect::Unknown,
         outputs,

@@ -1,5 +1,4 @@
 use alloc::vec::Vec;
-use std::prelude::rust_2024::*;
 
 use proptest::prelude::*;
 

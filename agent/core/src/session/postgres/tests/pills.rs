@@ -302,7 +302,7 @@ fn sql_names_inherit_and_unknown_ones_are_unknown() {
     rig.server(&[complete("PREPARE"), ready(b'I')].concat());
     rig.clear();
     rig.client(&query("execute p"));
-    assert_eq!(rig.desk.records[0].effects, ["read", "delete"]);
+    assert_eq!(rig.desk.records[0].effects, ["delete"]);
     assert_eq!(rig.to_server, query("execute p"));
 }
 
