@@ -51,11 +51,12 @@ pub(super) enum Tail {
 
 /// Adds the token whose prefix ends at `at`; returns where to look next.
 pub(super) fn look_up(text: &[u8], at: usize, shapes: &Shapes, hits: &mut Vec<Range<usize>>) -> usize {
-    let before = match text.get(..=at) {
-        Some(before @ [.., last, _]) if shapes.before_last[usize::from(*last)] => before,
+    let (before, last) = match text.get(..=at) {
+        Some(before @ [.., last, _]) if shapes.before_last[usize::from(*last)] => (before, *last),
         Some(_) | None => return at + 1,
     };
-    for shape in shapes.shapes {
+    let likely = |shape: &&Shape| matches!(shape.prefix, [.., byte, _] if *byte == last);
+    for shape in shapes.shapes.iter().filter(likely) {
         if !before.ends_with(shape.prefix) || !starts_word(text, at + 1 - shape.prefix.len()) {
             continue;
         }
