@@ -31,13 +31,13 @@ pub struct PgGrammar {
 }
 
 impl PgGrammar {
-    /// For callers with a stack of any size (2 MiB and more): long texts are analysed on a thread of their own.
+    /// For callers with a stack of 2 MiB or more: all but short texts are analysed on a thread of their own.
     #[must_use]
     pub fn new() -> Self {
         Self { caches: cache::Caches::default(), stack: parse::Stack::Unknown }
     }
 
-    /// For worker threads that were started with [`STACK_BYTES`] of stack: no text leaves the calling thread.
+    /// For worker threads that were started with [`STACK_BYTES`] of stack: ordinary texts stay on the calling thread.
     #[must_use]
     pub fn on_large_stack() -> Self {
         Self { caches: cache::Caches::default(), stack: parse::Stack::Large }
@@ -50,7 +50,7 @@ impl Default for PgGrammar {
     }
 }
 
-/// Stack that holds the deepest tree libpg_query hands out, decoded, walked and dropped.
+/// Stack that holds the tree of any ordinary statement, decoded, walked and dropped.
 pub const STACK_BYTES: usize = 64 * 1024 * 1024;
 
 impl Grammar for PgGrammar {
@@ -68,8 +68,6 @@ impl Grammar for PgGrammar {
     }
 
     fn view(&self, catalog: &Arc<Catalog>, view: u32) -> Arc<Vec<Output>> {
-        let schema = self.caches.schema(catalog);
-        let definition = catalog.relations.get(&view).map_or("", |table| table.definition.as_str());
-        parse::with_stack(self.stack, definition, || view::lineage(&schema, view).outputs.clone())
+        view::lineage(&self.caches.schema(catalog), view, &[]).outputs.clone()
     }
 }

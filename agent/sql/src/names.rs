@@ -70,6 +70,11 @@ fn guess(node: &Node, depth: usize) -> Option<(String, bool)> {
         NodeEnum::CoalesceExpr(_) => strong("coalesce"),
         NodeEnum::MinMaxExpr(expr) => strong(if expr.op == 1 { "greatest" } else { "least" }),
         NodeEnum::SqlvalueFunction(function) => strong(sql_value_function(function.op)),
+        NodeEnum::XmlExpr(xml) => strong(xml_function(xml.op)),
+        NodeEnum::JsonFuncExpr(json) => strong(json_function(json.op)),
+        NodeEnum::JsonParseExpr(_) => strong("json"),
+        NodeEnum::JsonScalarExpr(_) => strong("json_scalar"),
+        NodeEnum::JsonSerializeExpr(_) => strong("json_serialize"),
         NodeEnum::XmlSerialize(_) => strong("xmlserialize"),
         NodeEnum::JsonArrayAgg(_) => strong("json_arrayagg"),
         NodeEnum::JsonObjectAgg(_) => strong("json_objectagg"),
@@ -119,6 +124,18 @@ fn sql_value_function(op: i32) -> &'static str {
         "current_catalog",
         "current_schema",
     ];
+    usize::try_from(op - 1).ok().and_then(|at| NAMES.get(at)).copied().unwrap_or("?column?")
+}
+
+/// Names of the XML functions in the order of the server's enum (primnodes.h).
+fn xml_function(op: i32) -> &'static str {
+    const NAMES: [&str; 6] = ["xmlconcat", "xmlelement", "xmlforest", "xmlparse", "xmlpi", "xmlroot"];
+    usize::try_from(op - 1).ok().and_then(|at| NAMES.get(at)).copied().unwrap_or("?column?")
+}
+
+/// Names of the SQL/JSON query functions in the order of the server's enum.
+fn json_function(op: i32) -> &'static str {
+    const NAMES: [&str; 3] = ["json_exists", "json_query", "json_value"];
     usize::try_from(op - 1).ok().and_then(|at| NAMES.get(at)).copied().unwrap_or("?column?")
 }
 

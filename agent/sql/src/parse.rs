@@ -9,11 +9,9 @@ use pg_query::protobuf::{self, RawStmt};
 use weir_core::limits;
 use weir_core::sql::Dialect;
 
-use crate::STACK_BYTES;
-
 /// The parse trees of a text, or nothing when it cannot be read.
 pub(crate) fn parse(sql: &str, dialect: Dialect) -> Option<protobuf::ParseResult> {
-    if sql.len() > limits::SQL_BYTES {
+    if sql.len() > limits::SQL_BYTES || Extent::of(sql).rescans > RESCANS {
         return None;
     }
     let mut options = ParserOptions::DISABLE_ESCAPE_STRING_WARNING;
@@ -37,18 +35,23 @@ pub(crate) fn own_text<'a>(sql: &'a str, raw: &RawStmt) -> &'a str {
 /// What is known about the caller's stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
+    /// 2 MiB or more.
     Unknown,
+    /// [`STACK_BYTES`] or more.
     Large,
 }
 
-/// Runs `work` on `sql` where its deepest tree fits: every level of a tree takes two bytes of text or more, so a short
-/// text cannot be deep. A longer one costs more to parse than the thread it gets.
+/// Runs `work` on `sql` where the deepest tree of such a text fits: here, or on a thread of its own.
 pub(crate) fn with_stack<T: Send + Refused>(stack: Stack, sql: &str, work: impl FnOnce() -> T + Send) -> T {
-    if stack == Stack::Large || sql.len() <= SHALLOW_BYTES || sql.len() > limits::SQL_BYTES {
+    let fits = match stack {
+        Stack::Unknown => SMALL_STACK_TOKENS,
+        Stack::Large => LARGE_STACK_TOKENS,
+    };
+    if sql.len() > limits::SQL_BYTES || Extent::of(sql).tokens <= fits {
         return work();
     }
     thread::scope(|scope| {
-        let spawned = thread::Builder::new().stack_size(STACK_BYTES).spawn_scoped(scope, work);
+        let spawned = thread::Builder::new().stack_size(DEEP_STACK_BYTES).spawn_scoped(scope, work);
         spawned.ok().and_then(|thread| thread.join().ok()).unwrap_or_else(T::refused)
     })
 }
@@ -58,5 +61,67 @@ pub(crate) trait Refused {
     fn refused() -> Self;
 }
 
-/// Texts up to this size are analysed on any stack of 2 MiB.
-const SHALLOW_BYTES: usize = 384;
+/// Two bounds on what a text can cost, from one look at its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Extent {
+    /// At least as many as the tree has levels: every level takes a word, a bracket or an operator of its own.
+    tokens: usize,
+    /// Bytes that the server's lexer reads again: it takes a run of operator characters whole and gives back all but the
+    /// `/*` of a nested comment or the `+` it may end in, so that a run of those costs its square.
+    rescans: usize,
+}
+
+impl Extent {
+    fn of(sql: &str) -> Self {
+        let (mut tokens, mut rescans) = (0_usize, 0_usize);
+        let (mut in_word, mut run, mut returns, mut before) = (false, 0_usize, 0_usize, b' ');
+        for &byte in sql.as_bytes() {
+            let word = byte.is_ascii_alphanumeric() || byte >= 0x80 || matches!(byte, b'_' | b'$');
+            tokens += usize::from(word && !in_word);
+            in_word = word;
+            if is_operator(byte) {
+                run += 1;
+                returns += usize::from(byte == b'+' || (before == b'/' && byte == b'*'));
+                tokens += 1;
+            } else {
+                rescans = rescans.saturating_add(run.saturating_mul(returns));
+                (run, returns) = (0, 0);
+                tokens += usize::from(matches!(byte, b'(' | b'['));
+            }
+            before = byte;
+        }
+        Self { tokens, rescans: rescans.saturating_add(run.saturating_mul(returns)) }
+    }
+}
+
+/// `op_chars` of the server's lexer (scan.l); `:` because a cast is `::`.
+fn is_operator(byte: u8) -> bool {
+    matches!(
+        byte,
+        b'~' | b'!'
+            | b'@'
+            | b'#'
+            | b'^'
+            | b'&'
+            | b'|'
+            | b'`'
+            | b'?'
+            | b'+'
+            | b'-'
+            | b'*'
+            | b'/'
+            | b'%'
+            | b'<'
+            | b'>'
+            | b'='
+            | b':'
+    )
+}
+
+/// Rescanned bytes that are still cheap: about 50 ms. Tables drawn with `+---+` in strings stay far below.
+const RESCANS: usize = 16 * 1024 * 1024;
+/// One level of a tree costs up to 30 KiB of stack to decode in a debug build, a sixth of that in a release build.
+const SMALL_STACK_TOKENS: usize = 40;
+const LARGE_STACK_TOKENS: usize = 1_500;
+/// libpg_query hands out no tree of more than 5,000 levels.
+const DEEP_STACK_BYTES: usize = 256 * 1024 * 1024;

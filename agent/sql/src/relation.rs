@@ -50,7 +50,7 @@ impl<'a> Resolver<'a> {
         };
         self.touch(Some(&table.schema), &table.name, oid, access);
         let columns = if matches!(table.kind, 'v' | 'm') {
-            let view = view::lineage(schema, oid);
+            let view = view::lineage(schema, oid, &self.views);
             self.through(&view, access, table.kind == 'v');
             self.burn(table.columns.len());
             let values = (0..table.columns.len()).map(|at| view.value(oid, table, at));

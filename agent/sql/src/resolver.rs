@@ -23,6 +23,8 @@ pub(crate) struct Resolver<'a> {
     pub without_where: bool,
     pub opaque: bool,
     pub named: Option<Named>,
+    /// The views whose definition is being walked, outermost first.
+    pub views: Vec<u32>,
     /// WITH queries in force, innermost last.
     pub ctes: Vec<Cte>,
     /// Columns and subqueries seen so far: tells a WHERE that looks at rows from `WHERE true`.
@@ -50,6 +52,7 @@ impl<'a> Resolver<'a> {
             without_where: false,
             opaque: false,
             named: None,
+            views: Vec::new(),
             ctes: Vec::new(),
             mentions: 0,
             loose: false,

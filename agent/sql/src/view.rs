@@ -9,7 +9,7 @@ use weir_core::sql::{Catalog, Dialect, Table};
 
 use pg_query::NodeEnum;
 
-use crate::parse;
+use crate::parse::{self, Refused};
 use crate::resolver::Resolver;
 use crate::scope::column;
 use crate::value::Value;
@@ -93,25 +93,30 @@ impl Schema {
     }
 }
 
-/// What reading view `oid` amounts to; computed once a catalog.
-pub(crate) fn lineage(schema: &Arc<Schema>, oid: u32) -> Arc<View> {
+/// What reading view `oid` amounts to; computed once a catalog. `within` are the views whose definitions led here: one
+/// that reads itself, or too long a chain, is opaque rather than endless.
+pub(crate) fn lineage(schema: &Arc<Schema>, oid: u32, within: &[u32]) -> Arc<View> {
     let known = || schema.views.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(found) = known().get(&oid) {
         return Arc::clone(found);
     }
-    // A view cannot read itself; one that seems to is opaque rather than endless.
-    known().insert(oid, Arc::new(View { opaque: true, ..View::default() }));
-    let view = Arc::new(read(schema, oid).unwrap_or(View { opaque: true, ..View::default() }));
+    if within.contains(&oid) || within.len() >= CHAIN {
+        return Arc::new(View::refused());
+    }
+    let definition = schema.catalog.relations.get(&oid).map_or("", |table| table.definition.as_str());
+    let read = || read(schema, oid, within).unwrap_or_else(View::refused);
+    let view = Arc::new(parse::with_stack(parse::Stack::Unknown, definition, read));
     known().insert(oid, Arc::clone(&view));
     view
 }
 
-fn read(schema: &Arc<Schema>, oid: u32) -> Option<View> {
+fn read(schema: &Arc<Schema>, oid: u32, within: &[u32]) -> Option<View> {
     let table = schema.catalog.relations.get(&oid)?;
     let tree = parse::parse(&table.definition, Dialect::default())?;
     let [statement] = tree.stmts.as_slice() else { return None };
     let NodeEnum::SelectStmt(select) = statement.stmt.as_ref()?.node.as_ref()? else { return None };
     let mut resolver = Resolver::new(Some(schema));
+    resolver.views = within.iter().copied().chain([oid]).collect();
     let row = resolver.select(select, None);
     if resolver.refused() {
         return None;
@@ -152,11 +157,13 @@ impl View {
     }
 }
 
-impl parse::Refused for Arc<Vec<Output>> {
+impl parse::Refused for View {
     fn refused() -> Self {
-        Arc::default()
+        View { opaque: true, ..View::default() }
     }
 }
 
+/// Views on views on views …: each level is a definition parsed within another.
+const CHAIN: usize = 32;
 /// `pg_class.relkind` of an ordinary table.
 const ORDINARY: char = 'r';
