@@ -25,6 +25,8 @@ pub(crate) trait Surroundings: Host {
     fn dial(&mut self) -> Dialling<Self::Server>;
     /// Dials and logs in with a credential; yields the server's messages after AuthenticationOk.
     fn login(&mut self, login: Login) -> LoggingIn<Self::Server>;
+    /// A strict record is on its way to the disk.
+    fn is_writing(&self) -> bool;
     /// Resolves when the strict record that [`Host::append`] answered with `Waiting` is on the disk.
     fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>>;
     fn ask(&mut self, question: Question);
@@ -108,7 +110,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 
     /// Relays until both sides are done. Returns the parts for the closing record and the final reset.
     pub(crate) async fn run(mut self) -> Ended<W, H> {
-        self.feed_workload();
+        self.offer();
         let end = poll_fn(|cx| self.poll(cx)).await;
         if self.question_open {
             self.host.withdraw();
@@ -128,6 +130,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         for _ in 0..TURNS {
             self.obey();
             let sent = self.poll_send(cx);
+            if sent {
+                // Room in a queue lets the other side's bytes move again.
+                self.offer();
+            }
             if let Some(end) = self.ended() {
                 return self.poll_close(cx, end);
             }
@@ -275,8 +281,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         if let Poll::Ready(recorded) = self.host.poll_recorded(cx) {
             arrived = true;
             self.feed(Input::Recorded(recorded));
-            self.feed_workload();
-            self.feed_server();
         }
         if self.question_open
             && let Poll::Ready(answer) = self.host.poll_answer(cx)
@@ -284,14 +288,15 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             arrived = true;
             self.question_open = false;
             self.feed(Input::Answered(answer));
-            self.feed_workload();
         }
         if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {
             self.timer_set = None;
             self.out.wake_at = None;
             arrived = true;
             self.feed(Input::Tick);
-            self.feed_workload();
+        }
+        if arrived {
+            self.offer();
         }
         arrived
     }
@@ -321,7 +326,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             }
             Poll::Pending => return false,
         }
-        self.feed_workload();
+        self.offer();
         true
     }
 
@@ -344,50 +349,57 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             }
             Poll::Pending => return false,
         }
-        self.feed_server();
+        self.offer();
         true
     }
 
-    fn feed_workload(&mut self) {
-        loop {
-            let bytes = self.workload.inbound.unconsumed();
-            if !bytes.is_empty() && !self.out.pause_workload && self.out.close.is_none() {
-                let now = self.host.now();
-                let used = self.session.handle(now, Input::Workload(bytes), &mut self.host, &mut self.out);
-                self.workload.inbound.consume(used);
-                if used > 0 && !self.workload.inbound.unconsumed().is_empty() {
-                    continue;
-                }
-            }
-            break;
+    /// Offers what was read and not consumed, to and fro until neither side's bytes move the session any further; then
+    /// tells it which side has ended.
+    fn offer(&mut self) {
+        while self.out.close.is_none() && (self.offer_workload() | self.offer_server()) {}
+        if self.out.close.is_some() || self.host.is_writing() {
+            return;
         }
-        // While a record is being written the rest is still to be read; while a human is asked, a client that has gone
-        // away takes its question with it.
-        if self.workload.finished && !self.workload.told && (self.question_open || !self.out.pause_workload) {
-            self.workload.told = true;
+        let leg = &mut self.workload;
+        // What cannot be consumed and is followed by FIN will never be complete; while a human is asked it may still be.
+        let spent = leg.inbound.unconsumed().is_empty() || !(self.question_open || self.out.pause_workload);
+        if leg.finished && !leg.told && spent {
+            leg.told = true;
             self.feed(Input::WorkloadClosed);
+        }
+        if let Some(leg) = &mut self.server
+            && leg.finished
+            && !leg.told
+            && (leg.inbound.unconsumed().is_empty() || !self.out.pause_server)
+        {
+            leg.told = true;
+            self.feed(Input::ServerClosed);
         }
     }
 
-    fn feed_server(&mut self) {
-        loop {
-            let Some(server) = &mut self.server else { return };
-            let bytes = server.inbound.unconsumed();
-            if bytes.is_empty() || self.out.pause_server || self.out.close.is_some() {
-                break;
-            }
-            let now = self.host.now();
-            let used = self.session.handle(now, Input::Server(bytes), &mut self.host, &mut self.out);
-            server.inbound.consume(used);
-            if used == 0 {
-                break;
-            }
+    /// True when bytes were consumed or a pause was lifted.
+    fn offer_workload(&mut self) -> bool {
+        let (bytes, paused) = (self.workload.inbound.unconsumed(), self.out.pause_workload);
+        if (bytes.is_empty() && !paused) || self.out.to_server.len() >= QUEUE_BYTES {
+            return false;
         }
-        let Some(server) = &mut self.server else { return };
-        if server.finished && !server.told && !self.out.pause_server {
-            server.told = true;
-            self.feed(Input::ServerClosed);
+        let now = self.host.now();
+        let used = self.session.handle(now, Input::Workload(bytes), &mut self.host, &mut self.out);
+        self.workload.inbound.consume(used);
+        used > 0 || (paused && !self.out.pause_workload)
+    }
+
+    /// The same for the server.
+    fn offer_server(&mut self) -> bool {
+        let Some(server) = &mut self.server else { return false };
+        let (bytes, paused) = (server.inbound.unconsumed(), self.out.pause_server);
+        if (bytes.is_empty() && !paused) || self.out.to_workload.len() >= QUEUE_BYTES {
+            return false;
         }
+        let now = self.host.now();
+        let used = self.session.handle(now, Input::Server(bytes), &mut self.host, &mut self.out);
+        server.inbound.consume(used);
+        used > 0 || (paused && !self.out.pause_server)
     }
 
     fn feed(&mut self, input: Input<'_>) {

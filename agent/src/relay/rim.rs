@@ -196,6 +196,10 @@ impl Surroundings for Rim {
         })
     }
 
+    fn is_writing(&self) -> bool {
+        self.pending.is_some()
+    }
+
     fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>> {
         let Some(pending) = &mut self.pending else { return Poll::Pending };
         let recorded = std::task::ready!(std::pin::Pin::new(pending).poll(cx));
