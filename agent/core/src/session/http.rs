@@ -9,10 +9,11 @@ use alloc::sync::Arc;
 use super::{Appended, Close, Host, Input, Now, Opening, Outbox};
 use crate::audit::Receipt;
 use crate::destination::Destination;
+use crate::detect::ClassSet;
 use crate::limits::QUEUE_BYTES;
 
 use deny::Refusal;
-use exchange::{Exchange, Unread};
+use exchange::{Blank, Exchange, Unread};
 use hold::Held;
 use judge::Judge;
 use request::Upload;
@@ -47,6 +48,9 @@ pub struct Conversation {
     upload: Upload,
     download: Download,
     exchanges: VecDeque<Exchange>,
+    blank: Blank,
+    /// The classes of the policy that judged the last request.
+    classes: Option<(Arc<dyn Judge>, ClassSet)>,
     /// A record that is not on the disk yet: everything stops until it is.
     waiting: Option<Waiting>,
     requests: u64,
@@ -85,6 +89,8 @@ impl Conversation {
             upload: Upload::default(),
             download: Download::default(),
             exchanges: VecDeque::new(),
+            blank: Blank::default(),
+            classes: None,
             waiting: None,
             requests: 0,
             heard: false,

@@ -65,7 +65,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     /// An act of which nothing is known yet.
-    pub(super) fn new(id: String, judge: Arc<dyn Judge>, started: u64) -> Self {
+    pub(super) fn new(id: String, judge: Arc<dyn Judge>, blank: &Blank, started: u64) -> Self {
         Self {
             id,
             method: String::new(),
@@ -74,12 +74,12 @@ impl Exchange {
             query: String::new(),
             shown: String::new(),
             judge,
-            target: nothing(),
-            rule: nothing(),
+            target: blank.text.clone(),
+            rule: blank.text.clone(),
             decision: Decision::Denied,
             approver: String::new(),
             approval_id: String::new(),
-            masks: no_masks(),
+            masks: blank.masks.clone(),
             hold_response: false,
             judge_response: false,
             persistent: false,
@@ -143,10 +143,9 @@ impl Counts {
     }
 }
 
-fn nothing() -> Arc<str> {
-    Arc::from("")
-}
-
-fn no_masks() -> Arc<MaskPlan> {
-    Arc::default()
+/// What an act has before it is judged; shared by all acts of a connection, so that a new one costs no allocation.
+#[derive(Debug, Default)]
+pub(super) struct Blank {
+    text: Arc<str>,
+    masks: Arc<MaskPlan>,
 }

@@ -120,9 +120,12 @@ impl Log {
 }
 
 /// Path and query for a row: protected values become `[CLASS]`, and the whole is cut to its limit.
-pub(super) fn shown(judge: &dyn Judge, path: &str, query: &str) -> String {
-    let classes = judge.classes();
-    let mut text = veil(judge, &classes, path).unwrap_or_else(|| path.into());
+pub(super) fn shown(judge: &dyn Judge, classes: &ClassSet, path: &str, query: &str) -> String {
+    let mut text = String::with_capacity(path.len() + query.len() + 1);
+    match veil(judge, classes, path) {
+        Some(veiled) => text.push_str(&veiled),
+        None => text.push_str(path),
+    }
     if !query.is_empty() {
         text.push('?');
         for (index, pair) in query.split('&').enumerate() {
@@ -130,7 +133,7 @@ pub(super) fn shown(judge: &dyn Judge, path: &str, query: &str) -> String {
                 text.push('&');
             }
             // What is looked at is what the server will read; what shows nothing is kept as it was sent.
-            match super::form::decode(pair.as_bytes()).and_then(|plain| veil(judge, &classes, &plain)) {
+            match super::form::decode(pair.as_bytes()).and_then(|plain| veil(judge, classes, &plain)) {
                 Some(veiled) => text.push_str(&veiled),
                 None => text.push_str(pair),
             }

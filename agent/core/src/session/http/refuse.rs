@@ -19,7 +19,7 @@ impl Conversation {
     pub(super) fn open_exchange(&mut self, wake: &Wake<'_>) -> Exchange {
         self.requests += 1;
         let id = format!("{}-{}", self.opening.session_id, self.requests);
-        Exchange::new(id, Arc::clone(wake.judge), wake.now.mono_ns)
+        Exchange::new(id, Arc::clone(wake.judge), &self.blank, wake.now.mono_ns)
     }
 
     /// Refuses an act of which nothing has left: verdict, then answer.

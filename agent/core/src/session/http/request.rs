@@ -154,7 +154,15 @@ impl Conversation {
         if normalised.is_err() {
             exchange.path = String::from(path);
         }
-        exchange.shown = record::shown(&*exchange.judge, &exchange.path, query);
+        let classes = match &self.classes {
+            Some((judge, classes)) if Arc::ptr_eq(judge, &exchange.judge) => classes,
+            Some(_) | None => {
+                let judge = Arc::clone(&exchange.judge);
+                let classes = judge.classes();
+                &self.classes.insert((judge, classes)).1
+            }
+        };
+        exchange.shown = record::shown(&*exchange.judge, classes, &exchange.path, query);
         normalised
     }
 

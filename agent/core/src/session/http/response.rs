@@ -224,6 +224,10 @@ impl Conversation {
             if let Some(message) = message {
                 return self.deny_response(&judgement.rule, &message);
             }
+            if let (Some(would), Some(exchange)) = (judgement.would, self.exchanges.front_mut()) {
+                exchange.decision = would.decision;
+                exchange.rule = would.rule;
+            }
         }
         let Some(exchange) = self.exchanges.front_mut() else { return };
         let mut masked = None;
