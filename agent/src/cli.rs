@@ -14,6 +14,7 @@ mod detach;
 mod policy;
 mod run;
 mod status;
+mod table;
 
 /// A guard for what workloads send out.
 #[derive(Debug, Parser)]
