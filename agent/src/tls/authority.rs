@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -160,7 +160,12 @@ impl CaFacts {
 }
 
 fn open_folder(dir: &Path) -> Result<File, AuthorityError> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(|source| file(dir, source))?;
+    if !dir.try_exists().map_err(|source| file(dir, source))? {
+        // Clients read `bundle.pem` here, so a narrow umask of the service must not close the folder.
+        fs::DirBuilder::new().recursive(true).create(dir).map_err(|source| file(dir, source))?;
+        let open = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(dir, open).map_err(|source| file(dir, source))?;
+    }
     let folder = File::open(dir).map_err(|source| file(dir, source))?;
     let facts = folder.metadata().map_err(|source| file(dir, source))?;
     if facts.mode() & 0o022 != 0 {

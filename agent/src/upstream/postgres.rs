@@ -63,16 +63,24 @@ pub async fn postgres_leg(
     purpose: Purpose,
 ) -> Result<PostgresLeg, PostgresError> {
     let peer = stream.peer_addr().map_err(|fault| lost(name, &fault))?;
-    match plan(tls.mode, peer.ip().to_canonical().is_loopback(), purpose) {
+    carry_out(plan(tls.mode, peer.ip().to_canonical().is_loopback(), purpose), connector, stream, name, tls)
+        .await
+}
+
+pub(super) async fn carry_out(
+    plan: Plan,
+    connector: &Connector,
+    mut stream: TcpStream,
+    name: &str,
+    tls: &TargetTls,
+) -> Result<PostgresLeg, PostgresError> {
+    match plan {
         Plan::Plain => Ok(PostgresLeg::Plain(stream.into())),
         Plan::Required => postgres_tls(connector, stream, name, tls).await.map(PostgresLeg::Tls),
-        Plan::IfOffered => {
-            let mut stream = stream;
-            match ask(&mut stream, name).await? {
-                Answer::Tls => handshake(connector, stream, name, tls).await.map(PostgresLeg::Tls),
-                Answer::Plain => Ok(PostgresLeg::Plain(stream.into())),
-            }
-        }
+        Plan::IfOffered => match ask(&mut stream, name).await? {
+            Answer::Tls => handshake(connector, stream, name, tls).await.map(PostgresLeg::Tls),
+            Answer::Plain => Ok(PostgresLeg::Plain(stream.into())),
+        },
     }
 }
 
