@@ -8,6 +8,7 @@ use pg_query::protobuf::{
 use weir_core::action::{Access, Effect, Object};
 
 use crate::names;
+use crate::object::{self, Owner};
 use crate::resolver::Resolver;
 use crate::scope::Scope;
 
@@ -48,6 +49,13 @@ impl<'a> Resolver<'a> {
             NodeEnum::DropStmt(drop) => self.drop_objects(drop),
             NodeEnum::CreateFunctionStmt(create) => self.create_function(create),
             NodeEnum::RuleStmt(rule) => self.rule(rule),
+            other => self.guards(other),
+        }
+    }
+
+    /// Definitions that hang on a table or a type and hold conditions.
+    fn guards(&mut self, node: &'a NodeEnum) {
+        match node {
             NodeEnum::CreateTrigStmt(trigger) => {
                 self.made(Effect::Create, Object::Other);
                 self.names(trigger.relation.as_ref(), Access::Write);
@@ -127,92 +135,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// Definitions that carry no expression.
-    fn plain_definition(&mut self, node: &'a NodeEnum) {
-        match node {
-            NodeEnum::CreatedbStmt(_) => self.made(Effect::Create, Object::Database),
-            NodeEnum::AlterDatabaseStmt(_) | NodeEnum::AlterDatabaseRefreshCollStmt(_) => {
-                self.made(Effect::Alter, Object::Database);
-            }
-            NodeEnum::AlterDatabaseSetStmt(_) => {
-                self.effect(Effect::Session);
-                self.made(Effect::Alter, Object::Database);
-            }
-            NodeEnum::DropdbStmt(_) => self.made(Effect::Drop, Object::Database),
-            NodeEnum::CreateRoleStmt(_) => self.made(Effect::Create, Object::Role),
-            NodeEnum::AlterRoleStmt(_) => self.made(Effect::Alter, Object::Role),
-            NodeEnum::AlterRoleSetStmt(_) => {
-                self.effect(Effect::Session);
-                self.made(Effect::Alter, Object::Role);
-            }
-            NodeEnum::DropRoleStmt(_) => self.made(Effect::Drop, Object::Role),
-            NodeEnum::CompositeTypeStmt(_) | NodeEnum::CreateEnumStmt(_) | NodeEnum::CreateRangeStmt(_) => {
-                self.made(Effect::Create, Object::Type)
-            }
-            NodeEnum::AlterEnumStmt(_) | NodeEnum::AlterTypeStmt(_) => self.made(Effect::Alter, Object::Type),
-            NodeEnum::AlterFunctionStmt(_) => self.made(Effect::Alter, Object::Function),
-            NodeEnum::DefineStmt(define) => {
-                self.effect(Effect::Create);
-                self.kind(define.kind);
-            }
-            NodeEnum::CreateCastStmt(_)
-            | NodeEnum::CreateOpClassStmt(_)
-            | NodeEnum::CreateOpFamilyStmt(_)
-            | NodeEnum::CreateConversionStmt(_)
-            | NodeEnum::CreateTransformStmt(_) => self.made(Effect::Create, Object::Other),
-            NodeEnum::AlterOpFamilyStmt(_)
-            | NodeEnum::AlterOperatorStmt(_)
-            | NodeEnum::AlterCollationStmt(_)
-            | NodeEnum::AlterStatsStmt(_)
-            | NodeEnum::AlterTsdictionaryStmt(_)
-            | NodeEnum::AlterTsconfigurationStmt(_) => self.made(Effect::Alter, Object::Other),
-            other => self.of_the_server(other),
-        }
-    }
-
-    /// What reaches beyond the database's own rows: code, files, other servers, replication.
-    fn of_the_server(&mut self, node: &'a NodeEnum) {
-        let (first, effect, object) = match node {
-            NodeEnum::CreateExtensionStmt(_) => (Effect::Admin, Effect::Create, Object::Extension),
-            NodeEnum::AlterExtensionStmt(_) | NodeEnum::AlterExtensionContentsStmt(_) => {
-                (Effect::Admin, Effect::Alter, Object::Extension)
-            }
-            NodeEnum::CreateFdwStmt(_)
-            | NodeEnum::CreateForeignServerStmt(_)
-            | NodeEnum::CreateUserMappingStmt(_)
-            | NodeEnum::ImportForeignSchemaStmt(_)
-            | NodeEnum::CreateTableSpaceStmt(_)
-            | NodeEnum::CreateAmStmt(_)
-            | NodeEnum::CreatePlangStmt(_)
-            | NodeEnum::CreateEventTrigStmt(_) => (Effect::Admin, Effect::Create, Object::Other),
-            NodeEnum::AlterFdwStmt(_)
-            | NodeEnum::AlterForeignServerStmt(_)
-            | NodeEnum::AlterUserMappingStmt(_)
-            | NodeEnum::AlterTableSpaceOptionsStmt(_)
-            | NodeEnum::AlterTableMoveAllStmt(_)
-            | NodeEnum::AlterEventTrigStmt(_)
-            | NodeEnum::ReassignOwnedStmt(_) => (Effect::Admin, Effect::Alter, Object::Other),
-            NodeEnum::DropTableSpaceStmt(_)
-            | NodeEnum::DropUserMappingStmt(_)
-            | NodeEnum::DropOwnedStmt(_) => (Effect::Admin, Effect::Drop, Object::Other),
-            NodeEnum::CreatePublicationStmt(_) | NodeEnum::CreateSubscriptionStmt(_) => {
-                (Effect::Replication, Effect::Create, Object::Other)
-            }
-            NodeEnum::AlterPublicationStmt(_) | NodeEnum::AlterSubscriptionStmt(_) => {
-                (Effect::Replication, Effect::Alter, Object::Other)
-            }
-            NodeEnum::DropSubscriptionStmt(_) => (Effect::Replication, Effect::Drop, Object::Other),
-            // Newer than this list, or no statement at all.
-            _ => {
-                self.unknown();
-                return;
-            }
-        };
-        self.effect(first);
-        self.made(effect, object);
-    }
-
-    fn made(&mut self, effect: Effect, object: Object) {
+    pub fn made(&mut self, effect: Effect, object: Object) {
         self.effect(effect);
         self.object(object);
     }
@@ -222,7 +145,7 @@ impl<'a> Resolver<'a> {
         self.kind(kind);
     }
 
-    fn kind(&mut self, kind: i32) {
+    pub fn kind(&mut self, kind: i32) {
         match ObjectType::try_from(kind) {
             Ok(kind) => self.object_kind(kind),
             Err(_) => drop(self.unknown()),
@@ -230,7 +153,7 @@ impl<'a> Resolver<'a> {
     }
 
     pub fn object_kind(&mut self, kind: ObjectType) {
-        self.object(object(kind));
+        self.object(object::describe(kind).0);
     }
 
     /// Runs `work` on a definition that is stored, not executed: what it calls or reads is named, its effects do not happen.
@@ -381,7 +304,7 @@ impl<'a> Resolver<'a> {
     /// A relation that a DROP or COMMENT names by its parts; of other kinds the kind is enough.
     fn named_object(&mut self, kind: i32, node: Option<&'a Node>) {
         let Some(NodeEnum::List(list)) = node.and_then(|node| node.node.as_ref()) else { return };
-        let parts = match ObjectType::try_from(kind).map(owner) {
+        let parts = match ObjectType::try_from(kind).map(|kind| object::describe(kind).1) {
             Ok(Owner::Relation) => list.items.as_slice(),
             Ok(Owner::PartOfRelation) => {
                 list.items.split_last().map_or(list.items.as_slice(), |(_, relation)| relation)
@@ -399,93 +322,6 @@ impl<'a> Resolver<'a> {
             }
             None => self.touch(schema, name, 0, Access::Write),
         }
-    }
-}
-
-/// How a kind of object is named.
-enum Owner {
-    Relation,
-    /// The relation's name, then its own.
-    PartOfRelation,
-    Other,
-}
-
-fn owner(kind: ObjectType) -> Owner {
-    match kind {
-        ObjectType::ObjectTable
-        | ObjectType::ObjectView
-        | ObjectType::ObjectMatview
-        | ObjectType::ObjectForeignTable
-        | ObjectType::ObjectSequence => Owner::Relation,
-        ObjectType::ObjectColumn
-        | ObjectType::ObjectTrigger
-        | ObjectType::ObjectRule
-        | ObjectType::ObjectPolicy
-        | ObjectType::ObjectTabconstraint => Owner::PartOfRelation,
-        ObjectType::Undefined
-        | ObjectType::ObjectAccessMethod
-        | ObjectType::ObjectAggregate
-        | ObjectType::ObjectAmop
-        | ObjectType::ObjectAmproc
-        | ObjectType::ObjectAttribute
-        | ObjectType::ObjectCast
-        | ObjectType::ObjectCollation
-        | ObjectType::ObjectConversion
-        | ObjectType::ObjectDatabase
-        | ObjectType::ObjectDefault
-        | ObjectType::ObjectDefacl
-        | ObjectType::ObjectDomain
-        | ObjectType::ObjectDomconstraint
-        | ObjectType::ObjectEventTrigger
-        | ObjectType::ObjectExtension
-        | ObjectType::ObjectFdw
-        | ObjectType::ObjectForeignServer
-        | ObjectType::ObjectFunction
-        | ObjectType::ObjectIndex
-        | ObjectType::ObjectLanguage
-        | ObjectType::ObjectLargeobject
-        | ObjectType::ObjectOpclass
-        | ObjectType::ObjectOperator
-        | ObjectType::ObjectOpfamily
-        | ObjectType::ObjectParameterAcl
-        | ObjectType::ObjectProcedure
-        | ObjectType::ObjectPublication
-        | ObjectType::ObjectPublicationNamespace
-        | ObjectType::ObjectPublicationRel
-        | ObjectType::ObjectRole
-        | ObjectType::ObjectRoutine
-        | ObjectType::ObjectSchema
-        | ObjectType::ObjectSubscription
-        | ObjectType::ObjectStatisticExt
-        | ObjectType::ObjectTablespace
-        | ObjectType::ObjectTransform
-        | ObjectType::ObjectTsconfiguration
-        | ObjectType::ObjectTsdictionary
-        | ObjectType::ObjectTsparser
-        | ObjectType::ObjectTstemplate
-        | ObjectType::ObjectType
-        | ObjectType::ObjectUserMapping => Owner::Other,
-    }
-}
-
-/// The kind of object as policies name it.
-fn object(kind: ObjectType) -> Object {
-    match kind {
-        ObjectType::ObjectTable | ObjectType::ObjectForeignTable | ObjectType::ObjectColumn => Object::Table,
-        ObjectType::ObjectView | ObjectType::ObjectMatview => Object::View,
-        ObjectType::ObjectIndex => Object::Index,
-        ObjectType::ObjectSchema => Object::Schema,
-        ObjectType::ObjectDatabase => Object::Database,
-        ObjectType::ObjectFunction
-        | ObjectType::ObjectProcedure
-        | ObjectType::ObjectRoutine
-        | ObjectType::ObjectAggregate => Object::Function,
-        ObjectType::ObjectRole => Object::Role,
-        ObjectType::ObjectSequence => Object::Sequence,
-        ObjectType::ObjectType | ObjectType::ObjectDomain | ObjectType::ObjectAttribute => Object::Type,
-        ObjectType::ObjectExtension => Object::Extension,
-        // A constraint, trigger, rule or policy is no kind of its own in the vocabulary.
-        _ => Object::Other,
     }
 }
 

@@ -55,7 +55,7 @@ impl<'a> Resolver<'a> {
         self.with(update.with_clause.as_ref(), outer);
         let mut scope = Scope::within(outer);
         let columns = self.target(update.relation.as_ref(), &mut scope);
-        self.from_rows(&update.from_clause, &mut scope);
+        self.other_rows(&update.from_clause, &mut scope);
         self.assignments(&update.target_list, &scope);
         self.chosen(update.where_clause.as_deref(), &scope);
         let row =
@@ -70,7 +70,7 @@ impl<'a> Resolver<'a> {
         self.with(delete.with_clause.as_ref(), outer);
         let mut scope = Scope::within(outer);
         let columns = self.target(delete.relation.as_ref(), &mut scope);
-        self.from_rows(&delete.using_clause, &mut scope);
+        self.other_rows(&delete.using_clause, &mut scope);
         self.chosen(delete.where_clause.as_deref(), &scope);
         let row =
             self.returning(delete.returning_clause.as_ref(), delete.relation.as_ref(), columns, &mut scope);
@@ -84,7 +84,7 @@ impl<'a> Resolver<'a> {
         self.with(merge.with_clause.as_ref(), outer);
         let mut scope = Scope::within(outer);
         match merge.source_relation.as_deref() {
-            Some(source) => self.from_item(source, &mut scope),
+            Some(source) => self.entry(source, &mut scope),
             None => drop(self.unknown()),
         }
         let columns = self.target(merge.relation.as_ref(), &mut scope);
@@ -134,11 +134,11 @@ impl<'a> Resolver<'a> {
     }
 
     /// FROM of an UPDATE, USING of a DELETE: other rows are read.
-    fn from_rows(&mut self, items: &'a [Node], scope: &mut Scope<'a, '_>) {
+    fn other_rows(&mut self, items: &'a [Node], scope: &mut Scope<'a, '_>) {
         if !items.is_empty() {
             self.effect(Effect::Read);
         }
-        self.from_list(items, scope);
+        self.entries(items, scope);
     }
 
     /// A WHERE that looks at no column and asks no subquery chooses nothing (`WHERE true`).

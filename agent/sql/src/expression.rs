@@ -3,10 +3,10 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AIndirection, FuncCall, JsonAggConstructor, JsonValueExpr, Node, SubLink, SubLinkType, TypeCast,
+    AExpr, AIndirection, FuncCall, JsonAggConstructor, JsonValueExpr, Node, SubLink, SubLinkType, TypeCast,
     WindowDef,
 };
-use weir_core::action::OutputKind;
+use weir_core::action::{Effect, OutputKind};
 
 use crate::builtins;
 use crate::names;
@@ -69,17 +69,7 @@ impl<'a> Resolver<'a> {
                 Value::constant()
             }
             NodeEnum::ColumnRef(column) => self.column(&column.fields, scope),
-            NodeEnum::AExpr(operation) => {
-                if !is_builtin_operator(&operation.name) {
-                    self.unresolved();
-                    let sides = [&operation.lexpr, &operation.rexpr].map(|side| side.as_deref());
-                    let value = Value::derived(sides.map(|side| self.optional(side, scope)));
-                    return Value::opaque().with_sources(&value.sources);
-                }
-                let left = self.optional(operation.lexpr.as_deref(), scope);
-                let right = self.optional(operation.rexpr.as_deref(), scope);
-                Value::derived([left, right])
-            }
+            NodeEnum::AExpr(operation) => self.operation(operation, scope),
             NodeEnum::BoolExpr(expr) => self.all(&expr.args, scope),
             NodeEnum::NullTest(test) => self.optional(test.arg.as_deref(), scope).neutral(),
             NodeEnum::BooleanTest(test) => derived(self.optional(test.arg.as_deref(), scope)),
@@ -124,6 +114,18 @@ impl<'a> Resolver<'a> {
             NodeEnum::XmlSerialize(xml) => derived(self.optional(xml.expr.as_deref(), scope)),
             other => self.json(other, scope),
         }
+    }
+
+    fn operation(&mut self, operation: &'a AExpr, scope: &Scope<'a, '_>) -> Value {
+        let left = self.optional(operation.lexpr.as_deref(), scope);
+        let right = self.optional(operation.rexpr.as_deref(), scope);
+        let value = Value::derived([left, right]);
+        if is_builtin_operator(&operation.name) {
+            return value;
+        }
+        self.effect(Effect::Call);
+        self.unresolved();
+        Value::opaque().with_sources(&value.sources)
     }
 
     fn json(&mut self, node: &'a NodeEnum, scope: &Scope<'a, '_>) -> Value {
@@ -295,7 +297,9 @@ impl<'a> Resolver<'a> {
     fn sublink(&mut self, link: &'a SubLink, scope: &Scope<'a, '_>) -> Value {
         self.mentions += 1;
         let test = self.optional(link.testexpr.as_deref(), scope);
-        if !is_builtin_operator(&link.oper_name) {
+        let builtin = is_builtin_operator(&link.oper_name);
+        if !builtin {
+            self.effect(Effect::Call);
             self.unresolved();
         }
         let row = match link.subselect.as_deref() {
@@ -311,7 +315,15 @@ impl<'a> Resolver<'a> {
                 | SubLinkType::ExprSublink
                 | SubLinkType::MultiexprSublink
                 | SubLinkType::ArraySublink,
-            ) => Value::derived([test, row]),
+            ) if builtin => Value::derived([test, row]),
+            Ok(
+                SubLinkType::AllSublink
+                | SubLinkType::AnySublink
+                | SubLinkType::RowcompareSublink
+                | SubLinkType::ExprSublink
+                | SubLinkType::MultiexprSublink
+                | SubLinkType::ArraySublink,
+            ) => Value::opaque().with_sources(&Value::derived([test, row]).sources),
             Ok(SubLinkType::Undefined | SubLinkType::CteSublink) | Err(_) => self.unknown(),
         }
     }

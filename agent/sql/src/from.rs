@@ -13,20 +13,20 @@ use crate::scope::{Columns, Found, Range, Row, Scope, Visible};
 use crate::value::{Field, Value};
 
 impl<'a> Resolver<'a> {
-    pub fn from_list(&mut self, items: &'a [Node], scope: &mut Scope<'a, '_>) {
+    pub fn entries(&mut self, items: &'a [Node], scope: &mut Scope<'a, '_>) {
         for item in items {
-            self.from_item(item, scope);
+            self.entry(item, scope);
         }
     }
 
-    pub fn from_item(&mut self, item: &'a Node, scope: &mut Scope<'a, '_>) {
+    pub fn entry(&mut self, item: &'a Node, scope: &mut Scope<'a, '_>) {
         if self.enter() {
-            self.from_entry(item, scope);
+            self.known_entry(item, scope);
         }
         self.leave();
     }
 
-    fn from_entry(&mut self, item: &'a Node, scope: &mut Scope<'a, '_>) {
+    fn known_entry(&mut self, item: &'a Node, scope: &mut Scope<'a, '_>) {
         match item.node.as_ref() {
             Some(NodeEnum::RangeVar(var)) => {
                 let range = self.read(var);
@@ -45,7 +45,7 @@ impl<'a> Resolver<'a> {
                 self.expressions(&sample.args, scope);
                 self.optional(sample.repeatable.as_deref(), scope);
                 match sample.relation.as_deref() {
-                    Some(relation) => self.from_item(relation, scope),
+                    Some(relation) => self.entry(relation, scope),
                     None => drop(self.unknown()),
                 }
             }
@@ -200,7 +200,7 @@ impl<'a> Resolver<'a> {
 
     fn join_side(&mut self, side: Option<&'a Node>, scope: &mut Scope<'a, '_>) {
         match side {
-            Some(node) => self.from_item(node, scope),
+            Some(node) => self.entry(node, scope),
             None => drop(self.unknown()),
         }
     }

@@ -72,7 +72,7 @@ impl<'a> Resolver<'a> {
 
     fn plain(&mut self, select: &'a SelectStmt, scope: &mut Scope<'a, '_>) -> Row {
         self.effect(Effect::Read);
-        self.from_list(&select.from_clause, scope);
+        self.entries(&select.from_clause, scope);
         self.optional(select.where_clause.as_deref(), scope);
         let row = self.targets_row(&select.target_list, scope);
         // An empty node stands for plain DISTINCT.

@@ -57,6 +57,14 @@ impl<'a> Resolver<'a> {
                 }
                 return Result::Rows(Row::open(Value::opaque()));
             }
+            other => self.maintenance(other),
+        }
+        Result::Nothing
+    }
+
+    /// Whole tables, privileges, and the server's upkeep.
+    fn maintenance(&mut self, node: &'a NodeEnum) {
+        match node {
             NodeEnum::TruncateStmt(truncate) => {
                 self.effect(Effect::Truncate);
                 self.relations_of(&truncate.relations, Access::Write);
@@ -103,7 +111,6 @@ impl<'a> Resolver<'a> {
             }
             other => self.ddl(other),
         }
-        Result::Nothing
     }
 
     /// SET and RESET change the session; only the modes of the running transaction belong to the transaction.

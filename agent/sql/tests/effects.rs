@@ -152,6 +152,8 @@ fn functions() {
         ("SELECT a FROM t LIMIT mine()", "call read"),
         ("INSERT INTO t VALUES (mine())", "call insert"),
         ("UPDATE t SET a[mine()] = 1 WHERE a = b", "call update"),
+        ("SELECT a OPERATOR(evil.+) b FROM t", "call read"),
+        ("SELECT a OPERATOR(pg_catalog.+) b FROM t", "read"),
         ("SELECT nextval('s')", "read update"),
         ("SELECT query_to_xml('select 1', true, true, '')", "call read"),
         ("SELECT table_to_xml('t', true, true, '')", "call read"),
