@@ -19,6 +19,7 @@ mod catalog;
 mod deny;
 mod describe;
 mod extended;
+mod failure;
 mod front;
 mod hold;
 mod judge;
@@ -168,8 +169,8 @@ impl Conversation {
     ) -> usize {
         let mut turn = Turn { now, rules, host, out };
         let taken = match input {
-            Input::Workload(bytes) => self.from_workload(&mut turn, bytes),
-            Input::Server(bytes) => self.from_server(&mut turn, bytes),
+            Input::Workload(bytes) => self.workload_says(&mut turn, bytes),
+            Input::Server(bytes) => self.server_says(&mut turn, bytes),
             Input::WorkloadClosed => self.workload_closed(&mut turn),
             Input::ServerClosed => self.server_closed(&mut turn),
             Input::Recorded(result) => self.recorded(&mut turn, result),
@@ -185,7 +186,7 @@ impl Conversation {
         taken
     }
 
-    fn from_workload(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> usize {
+    fn workload_says(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> usize {
         let taken = match self.phase {
             Phase::Start => self.opening_packet(turn, bytes),
             Phase::Login => {
@@ -200,7 +201,7 @@ impl Conversation {
         taken
     }
 
-    fn from_server(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> usize {
+    fn server_says(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> usize {
         self.reached = true;
         match self.phase {
             Phase::Authentication { .. } => self.authentication_request(turn, bytes),

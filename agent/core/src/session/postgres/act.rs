@@ -217,8 +217,7 @@ impl Conversation {
                 return;
             }
             Ruled::Ask(_) => {
-                let pill = Pill::denied("nobody was asked");
-                return self.poison(turn, front, &rule, number, pill);
+                return self.poison(turn, front, &rule, number, Pill::denied("nobody was asked"));
             }
             Ruled::Deny(pill) => return self.poison(turn, front, &rule, number, pill),
         };

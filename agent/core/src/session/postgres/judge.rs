@@ -177,9 +177,9 @@ fn union(one: &Arc<MaskPlan>, other: &Arc<MaskPlan>) -> Arc<MaskPlan> {
 }
 
 /// The strictest rule of a plan for any of these classes.
-pub fn strictest<'a>(
-    rules: &'a [MaskRule],
+pub fn strictest(
+    rules: &[MaskRule],
     mut is_one_of: impl FnMut(ClassId) -> bool,
-) -> Option<(usize, &'a MaskRule)> {
+) -> Option<(usize, &MaskRule)> {
     rules.iter().enumerate().filter(|(_, rule)| is_one_of(rule.class)).max_by_key(|(_, rule)| rule.mask)
 }
