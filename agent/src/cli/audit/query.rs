@@ -51,7 +51,7 @@ fn embedded(config: &Config, args: &Args, json: bool) -> anyhow::Result<bool> {
     db.authorizer(Some(readable))?;
     db.progress_handler(10_000, Some(move || Instant::now() > deadline))?;
     let mut query = db.prepare(&args.sql).context("the query was refused")?;
-    let names: Vec<String> = query.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
     let mut sheet = Sheet::new(names.clone(), json);
     let mut rows = query.query([])?;
     let mut printed = 0;
