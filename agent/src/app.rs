@@ -202,7 +202,9 @@ impl Agent {
             Appending::Waiting(pending) => {
                 pending.wait().map_err(anyhow::Error::msg)?;
             }
-            Appending::Refused(why) => anyhow::bail!("the audit row cannot be written, so the fence stays: {why}"),
+            Appending::Refused(why) => {
+                anyhow::bail!("the audit row cannot be written, so the fence stays: {why}")
+            }
         }
         tracing::warn!(who, reason, "The fence is lifted: labelled workloads go direct.");
         Ok(self.fence.lift()?)

@@ -27,9 +27,15 @@ pub enum Request {
     Approvals,
     /// Like `approvals`, again at every change.
     Watch,
-    Answer { id: String, granted: bool, reason: String },
+    Answer {
+        id: String,
+        granted: bool,
+        reason: String,
+    },
     /// Lifts the fence and ends the agent.
-    Detach { reason: String },
+    Detach {
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,7 +57,10 @@ pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
     if UnixStream::connect(path).await.is_ok() {
-        anyhow::bail!("another agent answers on {}; stop it first or set `control` to another path", path.display());
+        anyhow::bail!(
+            "another agent answers on {}; stop it first or set `control` to another path",
+            path.display()
+        );
     }
     match std::fs::remove_file(path) {
         Err(fault) if fault.kind() != std::io::ErrorKind::NotFound => {
@@ -59,7 +68,8 @@ pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
         }
         Ok(()) | Err(_) => {}
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("cannot listen on {}", path.display()))?;
     // Approvers are ordinary users; what each may ask is decided by their uid, per request.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     Ok(listener)
@@ -92,7 +102,9 @@ async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
     while let Some(line) = lines.next_line().await? {
         let response = match (serde_json::from_str::<Request>(&line), &caller) {
             (_, Err(message)) => Response::Refused { message: message.clone() },
-            (Err(fault), Ok(_)) => Response::Refused { message: format!("this request is not understood: {fault}") },
+            (Err(fault), Ok(_)) => {
+                Response::Refused { message: format!("this request is not understood: {fault}") }
+            }
             (Ok(Request::Watch), Ok(_)) => return watch(&mut write, agent).await,
             (Ok(request), Ok(caller)) => answer(request, caller, agent),
         };
@@ -153,7 +165,8 @@ struct Caller {
 impl Caller {
     /// Refuses callers whose process runs in a labelled cgroup: a workload must not answer for itself.
     fn of(stream: &UnixStream, agent: &Agent) -> Result<Caller, String> {
-        let credentials = stream.peer_cred().map_err(|fault| format!("your identity is not known: {fault}"))?;
+        let credentials =
+            stream.peer_cred().map_err(|fault| format!("your identity is not known: {fault}"))?;
         let pid = credentials.pid().ok_or("your process is not known")?;
         match agent.workloads.of_process(&agent.fence, pid.unsigned_abs()) {
             Ok(None) => {}

@@ -8,7 +8,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 
-pub use mask_key::mask_key;
 pub use login::{Login, LoginError, postgres_login};
+pub use mask_key::mask_key;
 pub use secrets::Secrets;
 pub use stamp::Stamp;

@@ -239,7 +239,7 @@ impl Fence {
     ///
     /// # Errors
     /// A pin cannot be removed.
-    pub fn lift(self) -> Result<(), FenceError> {
+    pub fn lift(&self) -> Result<(), FenceError> {
         lift(self.pins.folder())
     }
 }

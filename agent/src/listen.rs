@@ -128,6 +128,12 @@ pub fn reset_on_drop(stream: &TcpStream) {
     let _ = sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
+/// Makes the kernel send FIN again when the stream is dropped: somebody has taken over who knows how it ends.
+pub fn finish_on_drop(stream: &TcpStream) {
+    // It fails only on a socket that is closed already.
+    let _ = sockopt::set_socket_linger(stream, None);
+}
+
 fn origin_of(stream: &TcpStream, fence: &Fence) -> Result<Origin, NoOrigin> {
     let record = fence.origin(stream)?.ok_or(NoOrigin::NoRecord)?;
     Ok(Origin::from(record))

@@ -30,13 +30,16 @@ impl Names {
     pub async fn refresh(&self, names: impl IntoIterator<Item = String>) {
         let mut by_address: HashMap<IpAddr, Vec<Arc<str>>> = HashMap::new();
         for name in names.into_iter().collect::<HashSet<_>>() {
-            let found = tokio::time::timeout(PATIENCE, tokio::net::lookup_host((name.as_str(), 0))).await;
-            let Ok(Ok(addresses)) = found else {
-                tracing::warn!(name, "Host name of a policy does not resolve.");
-                continue;
+            let look_up = tokio::net::lookup_host((name.as_str(), 0));
+            let addresses: HashSet<IpAddr> = match tokio::time::timeout(PATIENCE, look_up).await {
+                Ok(Ok(addresses)) => addresses.map(|address| address.ip().to_canonical()).collect(),
+                Ok(Err(_)) | Err(_) => {
+                    tracing::warn!(name, "Host name of a policy does not resolve.");
+                    continue;
+                }
             };
-            let name: Arc<str> = name.into();
-            for address in addresses.map(|address| address.ip().to_canonical()).collect::<HashSet<_>>() {
+            let name: Arc<str> = name.as_str().into();
+            for address in addresses {
                 by_address.entry(address).or_default().push(Arc::clone(&name));
             }
         }

@@ -57,7 +57,10 @@ fn rows_arrive_masked_by_name_alias_and_view() {
     assert_eq!(hashed.out.trim().len(), 16, "{hashed:?}");
     assert!(!hashed.out.contains('@'));
     // The server still holds the real value: weir masked, not the database.
-    assert_eq!(bench.postgres.admin("shop", "SELECT ssn FROM customers WHERE id = 1").unwrap(), "219-45-6789");
+    assert_eq!(
+        bench.postgres.admin("shop", "SELECT ssn FROM customers WHERE id = 1").unwrap(),
+        "219-45-6789"
+    );
 }
 
 #[test]
@@ -89,7 +92,8 @@ fn a_denied_statement_is_an_error_and_the_session_lives_on() {
     assert!(seen.err.contains("tables are not dropped from here"), "{seen:?}");
     assert!(seen.err.contains("no-drop"), "{seen:?}");
     assert!(seen.out.contains("still here"), "{seen:?}");
-    let aborted = bench.psql("BEGIN;\nINSERT INTO orders VALUES (99, 1, 1);\nDROP TABLE orders;\nSELECT 1;\nCOMMIT;\n");
+    let aborted =
+        bench.psql("BEGIN;\nINSERT INTO orders VALUES (99, 1, 1);\nDROP TABLE orders;\nSELECT 1;\nCOMMIT;\n");
     assert!(aborted.err.contains("current transaction is aborted"), "{aborted:?}");
     let all_or_nothing = bench.psql("INSERT INTO orders VALUES (98, 1, 1)\\; DROP TABLE orders;\n");
     assert!(all_or_nothing.err.contains("tables are not dropped"), "{all_or_nothing:?}");
@@ -113,7 +117,10 @@ fn a_held_delete_runs_only_after_the_approval() {
     let seen = done(psql.wait_with_output().unwrap()).unwrap();
     assert!(seen.out.contains("DELETE 1"), "{seen:?}");
     assert_eq!(bench.postgres.admin("shop", "SELECT count(*) FROM orders WHERE id = 30").unwrap(), "0");
-    let rows = bench.agent.audit("SELECT decision, approver FROM audit WHERE approval_id <> '' ORDER BY seq").unwrap();
+    let rows = bench
+        .agent
+        .audit("SELECT decision, approver FROM audit WHERE approval_id <> '' ORDER BY seq")
+        .unwrap();
     assert!(rows.iter().any(|row| row["approver"] == "ops@lab.test"), "{rows:?}");
 }
 

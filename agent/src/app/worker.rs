@@ -77,7 +77,11 @@ impl Workers {
     ) {
         reset_on_drop(&stream);
         if self.agent.connections.load(Ordering::Relaxed) >= self.most {
-            record_refused(&self.agent, &origin, "the agent serves as many connections as its descriptors allow");
+            record_refused(
+                &self.agent,
+                &origin,
+                "the agent serves as many connections as its descriptors allow",
+            );
             return;
         }
         let Ok(stream) = stream.into_std() else { return };
@@ -123,7 +127,11 @@ impl Drop for Leaving {
 }
 
 /// Who connects, and where to.
-async fn open(agent: &Arc<Agent>, grammar: Rc<PgGrammar>, origin: Origin) -> Result<Connection, (Origin, String)> {
+async fn open(
+    agent: &Arc<Agent>,
+    grammar: Rc<PgGrammar>,
+    origin: Origin,
+) -> Result<Connection, (Origin, String)> {
     let identity = match agent.workloads.identify(&agent.fence, &origin) {
         Ok(identity) => Arc::new(identity),
         Err(why) => return Err((origin, why.to_string())),

@@ -64,13 +64,24 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn answer(common: &Common, client: &mut Client, id: String, granted: bool, reason: String) -> anyhow::Result<()> {
+fn answer(
+    common: &Common,
+    client: &mut Client,
+    id: String,
+    granted: bool,
+    reason: String,
+) -> anyhow::Result<()> {
     let response = client.ask(&Request::Answer { id, granted, reason })?;
     let Response::Answered { question } = response else { bail!("the agent answered something else") };
     if common.json {
         println!("{}", serde_json::json!({"id": question.id, "granted": granted}));
     } else {
-        println!("{} {}: {}", if granted { "approved" } else { "denied" }, question.id, visible(&question.summary));
+        println!(
+            "{} {}: {}",
+            if granted { "approved" } else { "denied" },
+            question.id,
+            visible(&question.summary)
+        );
     }
     Ok(())
 }

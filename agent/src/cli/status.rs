@@ -32,7 +32,10 @@ fn print(status: &Status) {
     let mut row = |name: &str, value: String| {
         rows.add_row([name.to_owned(), value]);
     };
-    row("agent", format!("{} {} (pid {}), up {} s", status.node, status.version, status.pid, status.uptime_s));
+    row(
+        "agent",
+        format!("{} {} (pid {}), up {} s", status.node, status.version, status.pid, status.uptime_s),
+    );
     row("layers", status.layers.join(", "));
     if !status.layers_missing.is_empty() {
         row("missing here", status.layers_missing.join(", "));

@@ -26,7 +26,8 @@ pub fn mask_key(folder: &Path) -> io::Result<Key> {
             let mut file = File::open(&path)?;
             let about = file.metadata()?;
             if about.mode() & 0o077 != 0 || about.len() != 32 {
-                let words = format!("{} must hold 32 bytes and be readable by its owner only", path.display());
+                let words =
+                    format!("{} must hold 32 bytes and be readable by its owner only", path.display());
                 return Err(io::Error::other(words));
             }
             file.read_exact(&mut *bytes)?;

@@ -21,7 +21,7 @@ use super::sniffing::{First, first};
 use super::{postgres, secure};
 use crate::app::Agent;
 use crate::clock;
-use crate::listen::Origin;
+use crate::listen::{Origin, finish_on_drop, reset_on_drop};
 use crate::upstream::Wire;
 
 /// What is known of a connection while it is opened.
@@ -67,7 +67,7 @@ pub(crate) struct Ready {
 /// Serves one connection to its end.
 pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let _ = stream.set_zero_linger();
+    reset_on_drop(&stream);
     match connection.open(Wire::from(stream)).await {
         Ok(ready) => connection.relay(ready).await,
         Err(refusal) => connection.record_refusal(&refusal),
@@ -86,7 +86,9 @@ impl Connection {
                 secure::open(self, workload, bytes, sni, alpn).await
             }
             First::Known(Sniffed::Http1, bytes) => self.http(workload, bytes),
-            First::Known(Sniffed::Http2, bytes) => self.opaque(workload, bytes, "HTTP/2 without TLS is not built yet"),
+            First::Known(Sniffed::Http2, bytes) => {
+                self.opaque(workload, bytes, "HTTP/2 without TLS is not built yet")
+            }
             First::Known(Sniffed::Ssh, bytes) => self.opaque(workload, bytes, "SSH cannot be read"),
             First::Known(Sniffed::Malformed(why), _) => Err(Refusal::Violation(why.into())),
             First::Known(Sniffed::Unknown | Sniffed::More, bytes) => {
@@ -154,11 +156,7 @@ impl Connection {
         self.agent.policy.load().connection(&context)
     }
 
-    pub(crate) fn opening(
-        &self,
-        tls: bool,
-        login: Option<Arc<weir_core::policy::Inject>>,
-    ) -> Opening {
+    pub(crate) fn opening(&self, tls: bool, login: Option<Arc<weir_core::policy::Inject>>) -> Opening {
         Opening {
             session_id: Arc::clone(&self.session_id),
             identity: Arc::clone(&self.identity),
@@ -170,7 +168,7 @@ impl Connection {
 
     async fn relay(self, ready: Ready) {
         // From here on the session decides how the connection ends.
-        let _ = ready.workload.tcp().set_linger(None);
+        finish_on_drop(ready.workload.tcp());
         let rim = Rim::new(&self, ready.protocol, ready.leg);
         let protocol = ready.protocol;
         let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
@@ -186,9 +184,9 @@ impl Connection {
         }
         self.agent.append(&record);
         if end == End::Reset {
-            let _ = workload.tcp().set_zero_linger();
+            reset_on_drop(workload.tcp());
             if let Some(server) = &server {
-                let _ = server.tcp().set_zero_linger();
+                reset_on_drop(server.tcp());
             }
         }
     }

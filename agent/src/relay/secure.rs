@@ -41,7 +41,9 @@ pub(crate) async fn open(
     let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
     if offers.is_empty() && !alpn.is_empty() {
         shout(&mut workload, AlertDescription::NoApplicationProtocol).await;
-        return Err(Refusal::Violation("the client offers no protocol that can be read inside TLS (http/1.1)".into()));
+        return Err(Refusal::Violation(
+            "the client offers no protocol that can be read inside TLS (http/1.1)".into(),
+        ));
     }
     if offers.iter().any(|id| id == b"postgresql") {
         return direct_postgres(connection, workload, bytes, sni).await;
@@ -98,14 +100,16 @@ async fn direct_postgres(
     let name = leaf_name(connection, sni.as_deref())?;
     let mut workload = terminate(connection, workload, bytes, &name, &judgement, &[b"postgresql"]).await?;
     match first(&mut workload, BytesMut::new(), false).await {
-        First::Known(Sniffed::Postgres(PostgresOpening::Startup | PostgresOpening::Cancel), bytes) => Ok(Ready {
-            session: Session::postgres(connection.opening(true, Some(login))),
-            protocol: Protocol::Postgres,
-            workload,
-            first: bytes,
-            server: None,
-            leg: Leg::Postgres { tls: judgement.tls, asked: true, login: true },
-        }),
+        First::Known(Sniffed::Postgres(PostgresOpening::Startup | PostgresOpening::Cancel), bytes) => {
+            Ok(Ready {
+                session: Session::postgres(connection.opening(true, Some(login))),
+                protocol: Protocol::Postgres,
+                workload,
+                first: bytes,
+                server: None,
+                leg: Leg::Postgres { tls: judgement.tls, asked: true, login: true },
+            })
+        }
         First::Gone => Err(Refusal::Gone),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("no PostgreSQL start-up packet follows".into()))
@@ -114,7 +118,10 @@ async fn direct_postgres(
 }
 
 /// TLS after `S`: the ClientHello is still to come.
-pub(crate) async fn terminate_in_band(connection: &mut Connection, mut workload: Wire) -> Result<Wire, Refusal> {
+pub(crate) async fn terminate_in_band(
+    connection: &mut Connection,
+    mut workload: Wire,
+) -> Result<Wire, Refusal> {
     let (sni, bytes) = match first(&mut workload, BytesMut::new(), false).await {
         First::Known(Sniffed::Tls { sni, .. }, bytes) => (sni, bytes),
         First::Gone => return Err(Refusal::Gone),
@@ -139,9 +146,10 @@ async fn upstream_leg(
     judgement: &ConnectionJudgement,
     offers: &[Vec<u8>],
 ) -> Result<UpstreamTls, (AlertDescription, Refusal)> {
-    let stream = Route::of(connection).dial().await.map_err(|fault| {
-        (AlertDescription::InternalError, Refusal::Fault(fault.to_string()))
-    })?;
+    let stream = Route::of(connection)
+        .dial()
+        .await
+        .map_err(|fault| (AlertDescription::InternalError, Refusal::Fault(fault.to_string())))?;
     let offers: Vec<&[u8]> = offers.iter().map(Vec::as_slice).collect();
     let connector = &connection.agent.connector;
     connector
