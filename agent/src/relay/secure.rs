@@ -134,11 +134,6 @@ pub(crate) async fn terminate_in_band(
     terminate(connection, workload, bytes, &name, &judgement, &[]).await
 }
 
-struct Server {
-    wire: Wire,
-    alpn: Option<Vec<u8>>,
-}
-
 /// Dials and secures the server; on failure the alert that the server's fault would have caused the client.
 async fn upstream_leg(
     connection: &Connection,
