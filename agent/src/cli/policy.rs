@@ -49,7 +49,9 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => explain::run(common, &args),
         Command::Test { dir } => test::run(common, &dir),
         Command::Shadow { dir: _ } => {
-            anyhow::bail!("`weir policy shadow` is not built yet: run the policy with `mode: monitor` instead")
+            anyhow::bail!(
+                "`weir policy shadow` is not built yet: run the policy with `mode: monitor` instead"
+            )
         }
     }
 }

@@ -22,7 +22,10 @@ pub(super) fn run(common: &Common, dir: &Path) -> anyhow::Result<ExitCode> {
         }
         Err(BundleError::Problems { problems, .. }) if common.json => {
             for problem in problems {
-                println!("{}", json!({"file": &*problem.file, "line": problem.line, "message": problem.message}));
+                println!(
+                    "{}",
+                    json!({"file": &*problem.file, "line": problem.line, "message": problem.message})
+                );
             }
             Ok(ExitCode::from(1))
         }
@@ -32,7 +35,9 @@ pub(super) fn run(common: &Common, dir: &Path) -> anyhow::Result<ExitCode> {
 
 fn print(policy: &Policy, files: usize, configured: bool) {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_BORDERS_ONLY).set_header(["policy", "rule", "then", "mode", "match", "where"]);
+    table
+        .load_style(presets::UTF8_BORDERS_ONLY)
+        .set_header(["policy", "rule", "then", "mode", "match", "where"]);
     for rule in policy.rules() {
         let tests = match rule.tests.is_empty() {
             true => "everything".into(),
@@ -40,7 +45,14 @@ fn print(policy: &Policy, files: usize, configured: bool) {
         };
         let mode = if rule.monitored { "monitor" } else { "enforce" };
         let place = format!("{}:{}", rule.file, rule.line);
-        table.add_row([rule.policy.to_string(), rule.rule.to_string(), rule.then.into(), mode.into(), tests, place]);
+        table.add_row([
+            rule.policy.to_string(),
+            rule.rule.to_string(),
+            rule.then.into(),
+            mode.into(),
+            tests,
+            place,
+        ]);
     }
     println!("{table}");
     println!(
@@ -51,7 +63,9 @@ fn print(policy: &Policy, files: usize, configured: bool) {
         policy.sha()
     );
     if !configured {
-        println!("no configuration: names of workloads, people, groups and secret providers were not checked (--config)");
+        println!(
+            "no configuration: names of workloads, people, groups and secret providers were not checked (--config)"
+        );
     }
 }
 

@@ -78,7 +78,8 @@ pub(super) fn run(common: &Common, args: &Args) -> anyhow::Result<ExitCode> {
         (None, Some(line)) => {
             scene.protocol = Protocol::Http;
             let line = Line::parse(line, &scene.destination)?;
-            let body = args.body.as_ref().map(std::fs::read).transpose().context("the body cannot be read")?;
+            let body =
+                args.body.as_ref().map(std::fs::read).transpose().context("the body cannot be read")?;
             let request = line.request(Some(body.as_deref().unwrap_or_default()));
             vec![policy.explain(&scene.context(), &Action::Http(&request))]
         }
@@ -94,7 +95,8 @@ pub(super) fn run(common: &Common, args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn of_sql(policy: &Policy, scene: &Scene, sql: &str, tables: &[String]) -> anyhow::Result<Vec<Explanation>> {
-    let tables: Vec<(String, Vec<String>)> = tables.iter().map(|text| table(text)).collect::<Result<_, _>>()?;
+    let tables: Vec<(String, Vec<String>)> =
+        tables.iter().map(|text| table(text)).collect::<Result<_, _>>()?;
     let catalog = scene::catalog(&tables)?;
     let statements = grammar::postgres().analyse(sql, Dialect::default(), catalog.as_ref());
     anyhow::ensure!(!statements.is_empty(), "there is no statement in --sql");

@@ -56,7 +56,8 @@ impl Actor {
         groups.extend(person.map(|person| person.groups.clone()).unwrap_or_default());
         groups.sort();
         groups.dedup();
-        let workload = config.and_then(|config| config.workloads.iter().find(|own| own.name == self.workload));
+        let workload =
+            config.and_then(|config| config.workloads.iter().find(|own| own.name == self.workload));
         Identity {
             owner: workload.map(|workload| workload.owner.clone()).unwrap_or_default(),
             workload: self.workload,
@@ -74,7 +75,8 @@ pub(super) fn destination(text: &str) -> anyhow::Result<Destination> {
         return Ok(Destination::new(address));
     }
     let (host, port) = text.rsplit_once(':').context("a destination is HOST:PORT")?;
-    let port: u16 = port.parse().ok().filter(|port| *port > 0).context("a port is a number from 1 to 65535")?;
+    let port: u16 =
+        port.parse().ok().filter(|port| *port > 0).context("a port is a number from 1 to 65535")?;
     at(host, port)
 }
 
@@ -101,7 +103,8 @@ pub(super) struct Line {
 
 impl Line {
     pub(super) fn parse(text: &str, destination: &Destination) -> anyhow::Result<Line> {
-        let (method, url) = text.trim().split_once(' ').context("a request is METHOD URL, as in 'GET /v1/users'")?;
+        let (method, url) =
+            text.trim().split_once(' ').context("a request is METHOD URL, as in 'GET /v1/users'")?;
         let url = url.trim();
         let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
         let (host, target) = match rest {
@@ -115,8 +118,13 @@ impl Line {
         };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = if path.is_empty() { "/" } else { path };
-        if !path.starts_with('/') || path.contains('%') || path.split('/').any(|part| matches!(part, "." | "..")) {
-            bail!("write the path {path:?} as policies see it: decoded, without dot segments, beginning with `/`");
+        if !path.starts_with('/')
+            || path.contains('%')
+            || path.split('/').any(|part| matches!(part, "." | ".."))
+        {
+            bail!(
+                "write the path {path:?} as policies see it: decoded, without dot segments, beginning with `/`"
+            );
         }
         Ok(Line { method: method.to_ascii_uppercase(), host, path: path.into(), query: query.into() })
     }
@@ -145,7 +153,8 @@ pub(super) fn catalog(tables: &[(String, Vec<String>)]) -> anyhow::Result<Option
     let mut catalog =
         Catalog { search_path: vec!["pg_catalog".into(), "public".into()], ..Catalog::default() };
     for (oid, (name, columns)) in (FIRST_OID..).zip(tables) {
-        let (schema, table) = name.split_once('.').with_context(|| format!("{name:?} is not schema.table"))?;
+        let (schema, table) =
+            name.split_once('.').with_context(|| format!("{name:?} is not schema.table"))?;
         let columns = (1..).zip(columns).map(|(attribute, name)| TableColumn {
             attribute,
             name: name.clone(),

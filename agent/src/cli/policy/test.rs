@@ -45,7 +45,10 @@ pub(super) fn run(common: &Common, dir: &Path) -> anyhow::Result<ExitCode> {
     }
     for problem in &problems {
         match common.json {
-            true => println!("{}", json!({"file": &*problem.file, "line": problem.line, "problem": problem.message})),
+            true => println!(
+                "{}",
+                json!({"file": &*problem.file, "line": problem.line, "problem": problem.message})
+            ),
             false => println!("error {problem}"),
         }
     }
@@ -82,7 +85,9 @@ fn file(
         }
     }
     for document in &documents {
-        for (line, key) in strangers(&document.root, &["policy", "clock", "as", "dst", "database", "catalog", "cases"]) {
+        for (line, key) in
+            strangers(&document.root, &["policy", "clock", "as", "dst", "database", "catalog", "cases"])
+        {
             problems.push(Problem::new(name, line, format!("unknown key {key:?} in a test file")));
         }
     }

@@ -59,7 +59,10 @@ impl Case {
         let text = |name: &str| key(name).and_then(Node::scalar);
         let sample = match text("policy") {
             Some(name) => Some(policy.sample(name).ok_or_else(|| {
-                at(format!("no policy is named {name:?} (known: {})", policy.policies().collect::<Vec<_>>().join(", ")))
+                at(format!(
+                    "no policy is named {name:?} (known: {})",
+                    policy.policies().collect::<Vec<_>>().join(", ")
+                ))
             })?),
             None => None,
         };
@@ -71,7 +74,9 @@ impl Case {
         .map_err(|fault| at(fault.to_string()))?;
         let clock = match case.field("at").or_else(|| file.field("clock")).and_then(Node::scalar) {
             Some(time) => scene::time(time).map_err(|fault| at(fault.to_string()))?,
-            None => return Err(at("the case needs a frozen time: clock: in the file, or at: in the case".into())),
+            None => {
+                return Err(at("the case needs a frozen time: clock: in the file, or at: in the case".into()));
+            }
         };
         let act = act(file, case, &destination)?;
         let protocol = match act {
@@ -131,9 +136,8 @@ fn verdicts(policy: &Policy, judgement: Judgement, effects: Effects) -> Verdicts
         Verdict::Approve(approval) => ("approve", format!("{} {}", approval.message, approval.by.join(" "))),
     };
     let rules = judgement.masks.request.iter().chain(&judgement.masks.response);
-    let masks = rules.map(|mask| {
-        (policy.class_name(mask.class).to_owned(), weir_core::policy::mask_name(mask.mask))
-    });
+    let masks =
+        rules.map(|mask| (policy.class_name(mask.class).to_owned(), weir_core::policy::mask_name(mask.mask)));
     let would = judgement.would.map(|would| match would.decision {
         weir_core::audit::Decision::WouldDeny => "deny",
         weir_core::audit::Decision::WouldHold => "approve",
@@ -164,11 +168,7 @@ fn stricter(one: Verdicts, other: Verdicts) -> Verdicts {
     Verdicts { effects, ..kept }
 }
 
-fn act(
-    file: &Node,
-    case: &Node,
-    destination: &weir_core::destination::Destination,
-) -> Result<Act, Mistake> {
+fn act(file: &Node, case: &Node, destination: &weir_core::destination::Destination) -> Result<Act, Mistake> {
     let at = |message: &str| (case.line, message.to_owned());
     let text = |name: &str| case.field(name).and_then(Node::scalar);
     match (text("sql"), text("http"), text("connect")) {
@@ -230,14 +230,16 @@ pub(super) fn list(node: &Node) -> Vec<String> {
 
 /// The act itself names a case that has no name.
 fn title(case: &Node) -> String {
-    let act = ["sql", "http"].iter().find_map(|key| case.field(key).and_then(Node::scalar)).unwrap_or("connect");
+    let act =
+        ["sql", "http"].iter().find_map(|key| case.field(key).and_then(Node::scalar)).unwrap_or("connect");
     act.chars().take(TITLE).collect()
 }
 
 /// The effects of a list of names.
 pub(super) fn effects(node: &Node) -> Result<Effects, Mistake> {
     list(node).iter().try_fold(Effects::NONE, |set, name| {
-        let effect = Effect::parse(name).ok_or_else(|| (node.line, format!("no effect is named {name:?}")))?;
+        let effect =
+            Effect::parse(name).ok_or_else(|| (node.line, format!("no effect is named {name:?}")))?;
         Ok(set.with(effect))
     })
 }
@@ -246,7 +248,8 @@ pub(super) fn effects(node: &Node) -> Result<Effects, Mistake> {
 const TITLE: usize = 70;
 
 const CASE_KEYS: [&str; 13] = [
-    "name", "policy", "at", "as", "dst", "database", "catalog", "sql", "http", "connect", "body", "response", "expect",
+    "name", "policy", "at", "as", "dst", "database", "catalog", "sql", "http", "connect", "body", "response",
+    "expect",
 ];
 
 const ACTOR_KEYS: [&str; 6] = ["workload", "user", "group", "groups", "exe", "uid"];
