@@ -137,7 +137,7 @@ async fn bad_certificates_are_refused_with_the_reason() {
         ("early", "not valid yet"),
         ("name", "another name"),
         ("purpose", "usage"),
-        ("stranger", "not trusted here"),
+        ("stranger", "another CA of that name"),
         ("own", "not trusted here"),
     ] {
         let server = serve(ca.dir.path(), file, &[]);

@@ -117,7 +117,9 @@ pub(super) fn words(fault: &CertificateError) -> String {
             format!("it is for another name ({}{more})", shown.join(", "))
         }
         C::Revoked => "it has been revoked".into(),
-        C::BadSignature => "its signature is wrong".into(),
+        C::BadSignature => {
+            "its signature does not fit the trusted CA of its issuer's name (another CA of that name?)".into()
+        }
         C::BadEncoding => "it is malformed".into(),
         C::Other(inner) if inner.to_string().contains("CaUsedAsEndEntity") => {
             "it is a CA's own certificate (self-signed as a CA), used as a server's".into()
