@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use super::Common;
 use crate::config::Config;
-use crate::kernel;
+use crate::kernel::{self, FenceError};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
@@ -13,10 +13,12 @@ pub(crate) struct Args {}
 pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
     let Args {} = args;
     let config = Config::load(&common.config)?;
-    if kernel::detach(&config.fence)? {
-        println!("the fence at {} is lifted: labelled workloads go direct", config.fence.bpffs.display());
-    } else {
-        println!("no fence is up at {}", config.fence.bpffs.display());
+    let bpffs = config.fence.bpffs.display();
+    match kernel::detach(&config.fence) {
+        Ok(true) => println!("the fence at {bpffs} is lifted: labelled workloads go direct"),
+        Ok(false) => println!("no fence is up at {bpffs}"),
+        Err(FenceError::Held(_)) => anyhow::bail!("the agent of {bpffs} is running: stop it first"),
+        Err(fault) => return Err(fault.into()),
     }
     Ok(ExitCode::SUCCESS)
 }
