@@ -84,11 +84,19 @@ impl Certificate {
                 Err(_) => format!("DNS:{name}"),
             })
             .collect();
-        let mut ca = openssl(&["-subj", "/CN=weir lab CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]);
+        let mut ca =
+            openssl(&["-subj", "/CN=weir lab CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]);
         ca.arg("-keyout").arg(&ca_key).arg("-out").arg(&files.ca);
         run(&mut ca)?;
         let names = format!("subjectAltName={}", alternatives.join(","));
-        let mut leaf = openssl(&["-subj", "/CN=lab server", "-addext", &names, "-addext", "extendedKeyUsage=serverAuth"]);
+        let mut leaf = openssl(&[
+            "-subj",
+            "/CN=lab server",
+            "-addext",
+            &names,
+            "-addext",
+            "extendedKeyUsage=serverAuth",
+        ]);
         leaf.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
         leaf.arg("-keyout").arg(&files.key).arg("-out").arg(&files.certificate);
         leaf.arg("-CA").arg(&files.ca).arg("-CAkey").arg(&ca_key);
@@ -100,7 +108,17 @@ impl Certificate {
 /// `openssl req -x509`: a P-256 key and a certificate in one step (openssl-req(1), version 3).
 fn openssl(arguments: &[&str]) -> Command {
     let mut command = Command::new("openssl");
-    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30"]);
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "30",
+    ]);
     command.args(arguments);
     command
 }
