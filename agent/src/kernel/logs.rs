@@ -28,7 +28,9 @@ pub(super) async fn forward(object: &std::sync::Mutex<aya::Ebpf>) -> Result<(), 
         aya_log::EbpfLogger::init_with_logger(&mut object, Trace).map_err(|found| fault(&found))?
     };
     let ready = logger.as_fd().try_clone_to_owned().map_err(|found| fault(&found))?;
-    let ready = AsyncFd::with_interest(ready, Interest::READABLE).map_err(|found| fault(&found))?;
+    // SAFETY: the descriptor is owned, stays open and the same for as long as it is registered.
+    let ready = unsafe { AsyncFd::register_with_interest(ready, Interest::READABLE) };
+    let ready = ready.map_err(|found| fault(&found))?;
     loop {
         let mut guard = ready.readable().await.map_err(|found| fault(&found))?;
         logger.flush();
