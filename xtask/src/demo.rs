@@ -1,6 +1,7 @@
 //! `cargo xtask demo [--check]`: the main job on real parts: PostgreSQL, nginx, ClickHouse's engine, unmodified psql and curl.
 //! `--check` runs it unattended, asserts each step, prints one JSON object of figures. It refuses to simulate anything.
 
+use std::io::IsTerminal;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
@@ -48,6 +49,15 @@ impl Telling {
     fn step(&mut self, title: &str) {
         self.number += 1;
         eprintln!("\n── {}. {title}", self.number);
+    }
+
+    /// Where somebody watches: leaves an act to them until they press Enter.
+    fn let_somebody_else(&self, hint: &str) -> Result<()> {
+        if !self.check && std::io::stdin().is_terminal() {
+            eprintln!("   ({hint})");
+            std::io::stdin().read_line(&mut String::new())?;
+        }
+        Ok(())
     }
 
     fn say(&self, text: &str) {

@@ -82,8 +82,11 @@ impl PathGlob {
             let whole = joined(pattern).replace("**", "*");
             let mut readings = alloc::vec![whole.clone()];
             readings.push(whole.replace("/*/", "/"));
-            let below: Vec<String> =
-                readings.iter().filter_map(|reading| reading.strip_suffix("/*")).map(ToString::to_string).collect();
+            let below: Vec<String> = readings
+                .iter()
+                .filter_map(|reading| reading.strip_suffix("/*"))
+                .map(ToString::to_string)
+                .collect();
             readings.extend(below);
             readings.dedup();
             PathGlob(readings.iter().map(|reading| Glob::new(reading)).collect())

@@ -42,7 +42,7 @@ impl Conversation {
         let approval = approval.clone();
         let request = self.scribe.request(decided.number);
         let question = Question {
-            id: short(&request),
+            id: Question::id_of(&request),
             request_id: request,
             digest: decided.digest,
             rule: decided.ruling.rule.clone(),
@@ -128,7 +128,7 @@ impl Conversation {
         decided.receipt = None;
         let entry = Entry {
             number: decided.number,
-            kind: Kind::Approval,
+            kind: Kind::Verdict,
             decision,
             target: &decided.ruling.target,
             rule: &decided.ruling.rule,
@@ -154,12 +154,6 @@ impl Conversation {
 
 fn expired() -> Ruled {
     Ruled::Deny(Pill::new(deny::EXPIRED, "approval timed out"))
-}
-
-/// A short id for people to type.
-fn short(request: &str) -> String {
-    let digest: [u8; 32] = Sha256::digest(request.as_bytes()).into();
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The statements, with control characters escaped so that an approver's terminal shows what is there.
