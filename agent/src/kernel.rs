@@ -19,6 +19,7 @@ mod table;
 mod unix;
 
 pub use cgroup::Tree;
+pub use sys::netns_cookie;
 pub use table::{Pins, Table};
 
 use crate::config;

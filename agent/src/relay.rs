@@ -2,6 +2,7 @@
 
 mod buffer;
 mod connection;
+mod leg;
 mod postgres;
 mod pump;
 mod rim;

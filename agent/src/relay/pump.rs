@@ -8,13 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::io::poll_read_buf;
 use weir_core::approval::{Answer, Question};
 use weir_core::audit::Receipt;
 use weir_core::limits::{QUEUE_BYTES, READ_BYTES};
 use weir_core::session::{Close, Host, Input, Login, Now, Outbox, Session};
 
 use super::buffer::Buffer;
+use super::leg::Leg;
 
 /// What the pump needs besides the two sockets: the session's host, and the slow answers that it waits for.
 pub(crate) trait Surroundings: Host {
@@ -37,18 +37,6 @@ pub(crate) trait Surroundings: Host {
 
 pub(crate) type Dialling<S> = Pin<Box<dyn Future<Output = io::Result<S>>>>;
 pub(crate) type LoggingIn<S> = Pin<Box<dyn Future<Output = io::Result<(S, Vec<u8>)>>>>;
-
-/// One socket and what was read from it.
-struct Leg<S> {
-    stream: S,
-    inbound: Buffer,
-    /// The peer's FIN was read.
-    finished: bool,
-    /// The session has been told so.
-    told: bool,
-    /// Our FIN was sent.
-    shut: bool,
-}
 
 /// How a relayed connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -414,23 +402,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         self.out.to_server.release();
         if let Some(server) = &mut self.server {
             server.inbound.release();
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
-    fn new(stream: S, inbound: Buffer) -> Self {
-        Self { stream, inbound, finished: false, told: false, shut: false }
-    }
-
-    /// One read into the buffer's spare room; 0 is the peer's FIN.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut self.stream), cx, self.inbound.room())
-    }
-
-    fn poll_shut(&mut self, cx: &mut Context<'_>) {
-        if !self.shut && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
-            self.shut = true;
         }
     }
 }
