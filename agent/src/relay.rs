@@ -8,5 +8,6 @@ mod pump;
 mod rim;
 mod secure;
 mod sniffing;
+mod surroundings;
 
 pub(crate) use connection::{Connection, serve};
