@@ -240,7 +240,8 @@ impl<'a> Resolver<'a> {
         let subscripts = self.all(&part.indirection, scope);
         let value = Value::derived([whole, subscripts]);
         let fields = part.indirection.iter().filter_map(names::text);
-        if fields.fold(true, |safe, field| self.is_field(field) && safe) {
+        // Every name is looked at: each may be a call of its own.
+        if fields.filter(|field| !self.is_field(field)).count() == 0 {
             return value;
         }
         Value::opaque().with_sources(&value.sources)
