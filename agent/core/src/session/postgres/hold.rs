@@ -11,7 +11,7 @@ use super::act::{Decided, Head};
 use super::deny::{self, Pill};
 use super::judge::Ruled;
 use super::record::Entry;
-use super::{Conversation, Turn};
+use super::{Conversation, Turn, Wait};
 use crate::action::Effects;
 use crate::approval::{Answer, Question};
 use crate::audit::{Decision, Kind};
@@ -75,7 +75,7 @@ impl Conversation {
         turn.out.ask = Some(question.clone());
         let deadline = turn.now.mono_ns.saturating_add(approval.within_ns);
         self.head = Head::Held(Box::new(Held { decided, question, deadline }));
-        self.waiting = true;
+        self.waiting = Some(Wait::Ruling);
     }
 
     pub(super) fn answered(&mut self, turn: &mut Turn<'_>, answer: &Answer) -> usize {
