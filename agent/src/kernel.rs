@@ -244,6 +244,12 @@ impl Fence {
     }
 }
 
+/// Whether pins of a fence are there, with or without an agent behind them.
+#[must_use]
+pub fn is_up(settings: &config::Fence) -> bool {
+    bpffs::folder(&settings.bpffs).is_dir()
+}
+
 /// Removes the pins of a fence without its agent. Returns false when none was up.
 ///
 /// # Errors

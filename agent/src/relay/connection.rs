@@ -104,8 +104,7 @@ impl Connection {
 
     /// Plaintext HTTP: each request is judged, so that a denial is an answer and not a reset.
     fn http(&mut self, workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
-        let judgement = self.judge(Protocol::Http);
-        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+        if passes_unread(&self.judge(Protocol::Http)) {
             return self.opaque(workload, bytes, "");
         }
         Ok(Ready {
@@ -220,6 +219,11 @@ impl Connection {
         }
         self.agent.append(&record);
     }
+}
+
+/// A rule lets the connection pass whatever it says, and no other rule wants to read it.
+pub(crate) fn passes_unread(judgement: &ConnectionJudgement) -> bool {
+    matches!(judgement.verdict, Verdict::Allow(_)) && judgement.opaque && !judgement.terminate_tls
 }
 
 /// Reads on until the workload's FIN, within bounds: closing a socket with unread bytes would send a reset, which can
