@@ -325,8 +325,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             return;
         }
         let leg = &mut self.workload;
-        // What cannot be consumed and is followed by FIN will never be complete; while a human is asked it may still be.
-        let spent = leg.inbound.unconsumed().is_empty() || !(self.question_open || self.out.pause_workload);
+        // What cannot be consumed and is followed by FIN will never be complete; and a client that has gone away while a
+        // human is asked takes its question with it (the held message itself may still stand unconsumed).
+        let spent = leg.inbound.unconsumed().is_empty() || self.question_open || !self.out.pause_workload;
         if leg.finished && !leg.told && spent {
             leg.told = true;
             self.feed(Input::WorkloadClosed);
