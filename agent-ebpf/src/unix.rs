@@ -4,12 +4,12 @@
 //! The agent loads this program by itself (kernel 6.7), since its attach type is newer than the loader library; it may
 //! use pinned maps only, and no function that is not inlined.
 
-use aya_ebpf::helpers::generated::bpf_probe_read_kernel;
+use aya_ebpf::helpers::generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str};
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
-use core::ptr::{addr_of, read_volatile};
+use core::ptr::{addr_of, read_volatile, write_volatile};
 use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName};
 
 use crate::label;
@@ -17,6 +17,8 @@ use crate::maps::{self, SOCKET_NAMES};
 
 /// `sun_path` (unix(7)).
 const PATH_BYTES: usize = 108;
+/// Room for a path, its NUL and a name that begins in its last byte.
+const PATH_WORDS: usize = (PATH_BYTES + SOCKET_NAME_BYTES).div_ceil(8);
 /// `sun_family`.
 const FAMILY_BYTES: usize = 2;
 
@@ -42,41 +44,42 @@ pub fn connect_unix(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn is_refused(ctx: &SockAddrContext) -> bool {
-    // Not zeroed: a call to memset would be a function that is not inlined. The helper fills it or fails.
-    let mut path = MaybeUninit::<[u8; PATH_BYTES]>::uninit();
+    let mut path = MaybeUninit::<[u64; PATH_WORDS]>::uninit();
+    let words = path.as_mut_ptr().cast::<u64>();
+    for word in 0..PATH_WORDS {
+        // SAFETY: within `path`. Volatile, since a call to memset would be a function that is not inlined.
+        unsafe { write_volatile(words.add(word), 0) };
+    }
+    let path = words.cast::<u8>();
     // SAFETY: a kernel function by a number that the agent replaces with its BTF id before loading; the verifier
-    // checks both loads; the helper writes the whole of `path`.
-    let (path, length) = unsafe {
+    // checks both loads, and that the copy stays within `path`.
+    let unreadable = unsafe {
         let cast: unsafe extern "C" fn(*mut c_void) -> *const KernContext =
             core::mem::transmute(CAST_TO_KERN_CTX as usize);
         let context = cast(ctx.sock_addr.cast());
-        let length = read_volatile(addr_of!((*context).length)) as usize;
-        let address = read_volatile(addr_of!((*context).address));
-        if !copy(path.as_mut_ptr().cast(), PATH_BYTES as u32, address.add(FAMILY_BYTES)) {
-            // Unreadable: closed.
-            return true;
-        }
-        (path.assume_init_ref(), length)
+        let length = read_volatile(addr_of!((*context).length));
+        let from = read_volatile(addr_of!((*context).address)).add(FAMILY_BYTES);
+        // The kernel's name ends at the first NUL or with the address, whichever comes first; the helper adds a NUL.
+        let size = length.saturating_sub(FAMILY_BYTES as u32).min(PATH_BYTES as u32) + 1;
+        bpf_probe_read_kernel_str(path.cast(), size, from.cast()) < 0
     };
+    if unreadable {
+        return true;
+    }
     let mut start = 0;
-    for at in 0..PATH_BYTES {
-        // Beyond its length the kernel's copy holds whatever was there before.
-        if at + FAMILY_BYTES >= length || path[at] == 0 {
+    // From the end, so that the verifier leaves the loop with one known place; the rest of `path` is zero.
+    for at in (0..PATH_BYTES).rev() {
+        // SAFETY: within `path`, which is written.
+        if unsafe { read_volatile(path.add(at)) } == b'/' {
+            start = at + 1;
             break;
         }
-        if path[at] == b'/' {
-            start = at + 1;
-        }
-    }
-    if start > PATH_BYTES - SOCKET_NAME_BYTES {
-        // Too short a name for any that is refused.
-        return false;
     }
     let mut name = MaybeUninit::<SocketName>::uninit();
-    // SAFETY: the name lies within `path`; the helper writes the whole of `name`; of the map only presence is read. A
-    // helper copies because the verifier cannot follow eight loads at a moving index.
+    // SAFETY: `path` has room for a name after its last place; the helper writes the whole of `name`; of the map only
+    // presence is read.
     unsafe {
-        !copy(name.as_mut_ptr().cast(), SOCKET_NAME_BYTES as u32, path.as_ptr().add(start))
+        !copy(name.as_mut_ptr().cast(), SOCKET_NAME_BYTES as u32, path.add(start))
             || SOCKET_NAMES.get(name.assume_init_ref()).is_some()
     }
 }

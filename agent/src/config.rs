@@ -147,7 +147,7 @@ impl Default for Fence {
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read {path}: {source}. Write one (see README, \"weir.yaml\") or name it with --config.")]
+    #[error("cannot read the configuration {path}: write one (see README.md) or name it with --config")]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{path}: {message}")]
     Invalid { path: PathBuf, message: String },

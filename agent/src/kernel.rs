@@ -12,11 +12,14 @@ pub mod bpffs;
 mod btf;
 pub mod cgroup;
 mod load;
+mod logs;
+pub mod resolv;
 mod sys;
 mod table;
 mod unix;
 
 pub use cgroup::Tree;
+pub use sys::netns_cookie;
 pub use table::{Pins, Table};
 
 use crate::config;
@@ -224,15 +227,12 @@ impl Fence {
         &self.missing
     }
 
-    /// Passes the programs' log records to `sink` until the fence is dropped; empty unless [`Fence::raise`] ran with
-    /// the debug level on.
+    /// Passes the programs' log records to this process's log; ends at once unless `weir::kernel` logs at debug level.
     ///
     /// # Errors
-    /// The log map is gone (called twice).
-    pub fn logger<T: log::Log>(&self, sink: T) -> Result<aya_log::EbpfLogger<T>, FenceError> {
-        let mut object = self.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        aya_log::EbpfLogger::init_with_logger(&mut object, sink)
-            .map_err(|fault| FenceError::Object(fault.to_string()))
+    /// It was called before, or the runtime has no I/O driver.
+    pub async fn forward_logs(&self) -> Result<(), FenceError> {
+        logs::forward(&self.object).await
     }
 
     /// Lifts the fence: removes every pin, so that the programs leave the kernel. Audit it first.
@@ -244,10 +244,16 @@ impl Fence {
     }
 }
 
+/// Whether pins of a fence are there, with or without an agent behind them.
+#[must_use]
+pub fn is_up(settings: &config::Fence) -> bool {
+    bpffs::folder(&settings.bpffs).is_dir()
+}
+
 /// Removes the pins of a fence without its agent. Returns false when none was up.
 ///
 /// # Errors
-/// A pin cannot be removed, or the agent of these pins still runs.
+/// A pin cannot be removed; [`FenceError::Held`] when the agent of these pins still runs, which must lift it itself.
 pub fn detach(settings: &config::Fence) -> Result<bool, FenceError> {
     let folder = bpffs::folder(&settings.bpffs);
     if !folder.is_dir() {

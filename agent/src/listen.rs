@@ -3,13 +3,12 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::kernel::{Fence, FenceError};
+use crate::kernel::{self, Fence, FenceError};
 
 /// What the kernel recorded when the workload called `connect`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +65,7 @@ impl Listeners {
         let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
             .map_err(|fault| named(fault, port))?;
         let port = v4.local_addr()?.port();
-        let netns = netns_cookie(&v4)?;
+        let netns = kernel::netns_cookie(&v4)?;
         // A host without IPv6 serves no v6: the hook refuses it, and clients fall back to v4.
         let v6 = match bind_loopback(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
             Ok(v6) => Some(v6),
@@ -170,49 +169,10 @@ fn bind_loopback(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     if address.is_ipv6() {
         sockopt::set_ipv6_v6only(&socket, true)?;
     }
-    bind_to_lo(&socket)?;
+    socket2::SockRef::from(&socket).bind_device(Some(b"lo"))?;
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
-}
-
-fn bind_to_lo(socket: &impl AsFd) -> io::Result<()> {
-    use std::os::fd::AsRawFd;
-    let name = b"lo\0";
-    // SAFETY: the name is valid for the length given; the kernel only reads it.
-    let failed = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BINDTODEVICE,
-            name.as_ptr().cast(),
-            name.len() as libc::socklen_t,
-        )
-    };
-    if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Cookie of a socket's network namespace, as the kernel programs see it.
-///
-/// # Errors
-/// The kernel is older than 5.14.
-pub fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
-    use std::os::fd::AsRawFd;
-    /// `SO_NETNS_COOKIE` (Linux 5.14).
-    const SO_NETNS_COOKIE: i32 = 71;
-    let mut cookie = 0_u64;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    // SAFETY: eight bytes for a value of eight bytes.
-    let failed = unsafe {
-        libc::getsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_NETNS_COOKIE,
-            (&raw mut cookie).cast(),
-            &raw mut length,
-        )
-    };
-    if failed == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
 fn named(fault: io::Error, port: u16) -> io::Error {

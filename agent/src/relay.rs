@@ -2,10 +2,12 @@
 
 mod buffer;
 mod connection;
+mod leg;
 mod postgres;
 mod pump;
 mod rim;
 mod secure;
 mod sniffing;
+mod surroundings;
 
 pub(crate) use connection::{Connection, serve};

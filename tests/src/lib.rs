@@ -7,6 +7,7 @@ pub mod lab;
 pub mod policies;
 pub mod postgres;
 pub mod process;
+pub mod provision;
 pub mod web;
 
 pub use agent::{Agent, Done, Setup};

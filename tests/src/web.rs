@@ -70,30 +70,65 @@ impl Certificate {
     /// # Errors
     /// The folder cannot be written.
     pub fn make(folder: &Path, names: &[&str]) -> anyhow::Result<Certificate> {
-        let ca_key = rcgen::KeyPair::generate()?;
-        let mut ca = rcgen::CertificateParams::new(Vec::new())?;
-        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
-        ca.distinguished_name.push(rcgen::DnType::CommonName, "weir lab CA");
-        let ca_certificate = ca.self_signed(&ca_key)?;
-        let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
-        let key = rcgen::KeyPair::generate()?;
-        let mut leaf =
-            rcgen::CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())?;
-        leaf.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-        leaf.use_authority_key_identifier_extension = true;
-        let certificate = leaf.signed_by(&key, &issuer)?;
+        fs::create_dir_all(folder)?;
         let files = Certificate {
             ca: folder.join("ca.pem"),
             certificate: folder.join("server.pem"),
             key: folder.join("server-key.pem"),
         };
-        fs::create_dir_all(folder)?;
-        fs::write(&files.ca, ca_certificate.pem())?;
-        fs::write(&files.certificate, certificate.pem())?;
-        fs::write(&files.key, key.serialize_pem())?;
+        let ca_key = folder.join("ca-key.pem");
+        let alternatives: Vec<String> = names
+            .iter()
+            .map(|name| match name.parse::<std::net::IpAddr>() {
+                Ok(_) => format!("IP:{name}"),
+                Err(_) => format!("DNS:{name}"),
+            })
+            .collect();
+        let mut ca =
+            openssl(&["-subj", "/CN=weir lab CA", "-addext", "keyUsage=critical,keyCertSign,cRLSign"]);
+        ca.arg("-keyout").arg(&ca_key).arg("-out").arg(&files.ca);
+        run(&mut ca)?;
+        let names = format!("subjectAltName={}", alternatives.join(","));
+        let mut leaf = openssl(&[
+            "-subj",
+            "/CN=lab server",
+            "-addext",
+            &names,
+            "-addext",
+            "extendedKeyUsage=serverAuth",
+        ]);
+        leaf.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        leaf.arg("-keyout").arg(&files.key).arg("-out").arg(&files.certificate);
+        leaf.arg("-CA").arg(&files.ca).arg("-CAkey").arg(&ca_key);
+        run(&mut leaf)?;
         Ok(files)
     }
+}
+
+/// `openssl req -x509`: a P-256 key and a certificate in one step (openssl-req(1), version 3).
+fn openssl(arguments: &[&str]) -> Command {
+    let mut command = Command::new("openssl");
+    command.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "30",
+    ]);
+    command.args(arguments);
+    command
+}
+
+fn run(command: &mut Command) -> anyhow::Result<()> {
+    let output = command.output().context("cannot start openssl: run `cargo xtask setup`")?;
+    if !output.status.success() {
+        bail!("openssl: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
 }
 
 const CONFIGURATION: &str = r#"

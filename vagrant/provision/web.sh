@@ -47,7 +47,9 @@ pid $dir/pid;
 error_log $dir/error.log;
 events { worker_connections 512; }
 http {
-    access_log $dir/access.log;
+    # The outside witness: what really arrived, and with which credential.
+    log_format witness '\$request \$status authorization="\$http_authorization"';
+    access_log $dir/access.log witness;
     client_body_temp_path $dir/tmp/body;
     proxy_temp_path $dir/tmp/proxy;
     fastcgi_temp_path $dir/tmp/fastcgi;

@@ -2,16 +2,30 @@
 
 use std::process::ExitCode;
 
+mod build;
+mod demo;
+mod fuzz;
 mod setup;
+mod test;
+mod tidy;
 
 const USAGE: &str = "\
-cargo xtask setup    install what building and testing needs, and say what and why
+cargo xtask setup              install what building and testing needs, and say what and why
+cargo xtask demo [--check]     the main job on real parts; --check asserts every step and prints figures as JSON
+cargo xtask test [NAME…]       set up and pass everything: house rules, units, fuzz, fence, black box
+cargo xtask tidy               the house rules that a machine can hold
+cargo xtask fuzz [--seconds N] [TARGET…]
 ";
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    let done = match arguments.next().as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let rest = arguments.get(1..).unwrap_or_default();
+    let done = match arguments.first().map(String::as_str) {
         Some("setup") => setup::run(),
+        Some("demo") => demo::run(rest),
+        Some("test") => test::run(rest),
+        Some("tidy") => tidy::run(rest),
+        Some("fuzz") => fuzz::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

@@ -1,9 +1,12 @@
 //! A question to a human about one act: bound to the exact bytes, answered at most once, expired by time.
 //! It refuses to be re-used: the answer names the digest of the bytes it is for.
 
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+use sha2::{Digest, Sha256};
 
 /// What the desk shows to approvers while the act is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +28,15 @@ pub struct Question {
     /// Wall clock, nanoseconds since 1970.
     pub asked_ns: u64,
     pub expires_ns: u64,
+}
+
+impl Question {
+    /// The id of the question about an act: twelve hex digits of the request id's digest, short enough to type.
+    #[must_use]
+    pub fn id_of(request_id: &str) -> String {
+        let digest: [u8; 32] = Sha256::digest(request_id.as_bytes()).into();
+        digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 /// The desk's answer. `digest` must equal the question's, or the act stays held.

@@ -211,9 +211,10 @@ impl<'a> Resolver<'a> {
         };
         match columns.find(name, self) {
             Some(value) => value,
-            // `range.function`: a function of the whole row.
+            // `range.function` is `function(range)`.
             None => {
                 let row = columns.row(self).whole();
+                self.call(None, name, true);
                 self.unresolved().with_sources(&row.sources)
             }
         }
@@ -237,7 +238,23 @@ impl<'a> Resolver<'a> {
         }
         let whole = self.optional(part.arg.as_deref(), scope);
         let subscripts = self.all(&part.indirection, scope);
-        Value::derived([whole, subscripts])
+        let value = Value::derived([whole, subscripts]);
+        let fields = part.indirection.iter().filter_map(names::text);
+        // Every name is looked at: each may be a call of its own.
+        if fields.filter(|field| !self.is_field(field)).count() == 0 {
+            return value;
+        }
+        Value::opaque().with_sources(&value.sources)
+    }
+
+    /// `(value).name` is a field, or else `name(value)`: what may be a function with effects counts as its call.
+    fn is_field(&mut self, name: &str) -> bool {
+        let may_be_ours = self.schema.is_none_or(|known| known.shadows(None, name));
+        match builtins::classify(name) {
+            builtins::Class::Safe if !may_be_ours || self.schema.is_none() => true,
+            builtins::Class::Unknown if !may_be_ours => true,
+            _ => self.call(None, name, true),
+        }
     }
 
     /// Whether an unqualified name may be a column of this level: then it hides the range of that name.

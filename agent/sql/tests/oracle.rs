@@ -14,6 +14,7 @@ use weir_sql::PgGrammar;
 const FIXTURE: &str = "
 CREATE TABLE customers (id int PRIMARY KEY, name text, ssn text, email varchar(80), prof jsonb);
 CREATE TABLE customers_eu (vat text) INHERITS (customers);
+CREATE FUNCTION f_row(customers) RETURNS text LANGUAGE sql AS 'SELECT $1.ssn';
 CREATE TABLE notes (id int, body text, author varchar(40));
 CREATE TABLE orders (order_id int, id int, total numeric);
 CREATE TABLE parted (id int, ssn text) PARTITION BY RANGE (id);
@@ -152,6 +153,9 @@ const QUERIES: &[(&str, &str)] = &[
     ("SELECT name FROM customers c WHERE id IN (SELECT id FROM notes) ORDER BY ssn", "."),
     ("SELECT id FROM customers a WHERE EXISTS (SELECT FROM notes WHERE id = a.id)", "."),
     ("SELECT ssn FROM parted", "."),
+    ("SELECT c.f_row, (c).f_row AS again, (c.id).f_sql FROM customers c", "OOO"),
+    ("SELECT (x.c).ssn, (x.c).id FROM (SELECT c FROM customers c) x", "MM"),
+    ("SELECT (n.body).initcap FROM notes n", "."),
 ];
 
 struct Lab {

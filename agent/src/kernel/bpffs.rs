@@ -64,10 +64,11 @@ pub(super) fn remove_old_layouts(bpffs: &Path) {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let is_layout = name.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
-        if is_layout && name != weir_ebpf::LAYOUT {
-            if let Err(fault) = remove(&entry.path()) {
-                tracing::warn!(path = %entry.path().display(), %fault, "cannot remove the pins of another version");
-            }
+        if !is_layout || name == weir_ebpf::LAYOUT {
+            continue;
+        }
+        if let Err(fault) = remove(&entry.path()) {
+            tracing::warn!(path = %entry.path().display(), %fault, "cannot remove the pins of another version");
         }
     }
 }

@@ -8,7 +8,7 @@ use aya::programs::{Program, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
 use super::btf::TaskOffsets;
-use super::{FenceError, Tree, sys, unix};
+use super::{FenceError, Tree, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
 const PROGRAMS: [(&str, u32); 11] = [
@@ -37,7 +37,7 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     let set_retval = u32::from(
         is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
     );
-    let level: u8 = if tracing::enabled!(target: "weir::kernel", tracing::Level::DEBUG) { 4 } else { 0 };
+    let level = logs::level();
     let mut loader = aya::EbpfLoader::new();
     loader
         .override_global("HAS_SET_RETVAL", &set_retval, true)

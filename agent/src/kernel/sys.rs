@@ -107,28 +107,28 @@ pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
 /// Cgroup id a link is attached to; 0 after that cgroup was removed.
 pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     // struct bpf_link_info: type, id, prog_id, (pad), then for cgroup links the id as u64 at 16.
-    let mut info = [0_u8; 64];
-    object_info(link, &mut info)?;
+    let mut facts = [0_u8; 64];
+    object_facts(link, &mut facts)?;
     let mut id = [0; 8];
-    id.copy_from_slice(&info[16..24]);
+    id.copy_from_slice(&facts[16..24]);
     Ok(u64::from_ne_bytes(id))
 }
 
 /// Key and value size of a map.
 pub(super) fn map_sizes(map: BorrowedFd<'_>) -> io::Result<(u32, u32)> {
     // struct bpf_map_info: type, id, key_size, value_size, …
-    let mut info = [0_u8; 64];
-    object_info(map, &mut info)?;
-    let word = |at: usize| u32::from_ne_bytes([info[at], info[at + 1], info[at + 2], info[at + 3]]);
+    let mut facts = [0_u8; 64];
+    object_facts(map, &mut facts)?;
+    let word = |at: usize| u32::from_ne_bytes([facts[at], facts[at + 1], facts[at + 2], facts[at + 3]]);
     Ok((word(8), word(12)))
 }
 
-fn object_info(object: BorrowedFd<'_>, info: &mut [u8; 64]) -> io::Result<()> {
+fn object_facts(object: BorrowedFd<'_>, facts: &mut [u8; 64]) -> io::Result<()> {
     let mut attr = Attr::new()
         .fd(0, &object)
-        .u32(4, info.len() as u32)
-        .u64(8, info.as_mut_ptr().expose_provenance() as u64);
-    // SAFETY: `info` is valid for the length given and outlives the call.
+        .u32(4, facts.len() as u32)
+        .u64(8, facts.as_mut_ptr().expose_provenance() as u64);
+    // SAFETY: `facts` is valid for the length given and outlives the call.
     unsafe { attr.call(BPF_OBJ_GET_INFO_BY_FD).map(drop) }
 }
 
@@ -199,3 +199,26 @@ fn c_string(path: &Path) -> io::Result<std::ffi::CString> {
 
 /// Room for what the verifier says of a program it refuses.
 const VERIFIER_LOG_BYTES: usize = 1 << 20;
+
+/// Cookie of a socket's network namespace, as the kernel programs see it.
+///
+/// # Errors
+/// The kernel is older than 5.14.
+pub fn netns_cookie(socket: &impl std::os::fd::AsFd) -> io::Result<u64> {
+    use std::os::fd::AsRawFd;
+    /// `SO_NETNS_COOKIE` (Linux 5.14).
+    const SO_NETNS_COOKIE: i32 = 71;
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: eight bytes for a value of eight bytes.
+    let failed = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if failed == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,3 +1,5 @@
+//! The ledger as its callers see it: appends, restarts, folding, refusals.
+
 use std::os::unix::fs::FileExt;
 
 use tempfile::TempDir;

@@ -3,8 +3,10 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use weir_core::action::{Context, Protocol};
 use weir_core::audit::{Decision, Kind, Record};
@@ -102,8 +104,7 @@ impl Connection {
 
     /// Plaintext HTTP: each request is judged, so that a denial is an answer and not a reset.
     fn http(&mut self, workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
-        let judgement = self.judge(Protocol::Http);
-        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+        if passes_unread(&self.judge(Protocol::Http)) {
             return self.opaque(workload, bytes, "");
         }
         Ok(Ready {
@@ -172,7 +173,7 @@ impl Connection {
         let rim = Rim::new(&self, ready.protocol, ready.leg);
         let protocol = ready.protocol;
         let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
-        let Ended { end, workload, server, host, sent } = pump.run().await;
+        let Ended { end, mut workload, server, host, sent } = pump.run().await;
         let mut record = self.record();
         record.kind = Kind::Connection;
         record.protocol = protocol.name().into();
@@ -183,10 +184,16 @@ impl Connection {
             record.reason.clone_from(fault);
         }
         self.agent.append(&record);
-        if end == End::Reset {
-            reset_on_drop(workload.tcp());
-            if let Some(server) = &server {
-                reset_on_drop(server.tcp());
+        match end {
+            End::Reset => {
+                reset_on_drop(workload.tcp());
+                if let Some(server) = &server {
+                    reset_on_drop(server.tcp());
+                }
+            }
+            End::Finished => {
+                drop(server);
+                linger(&mut workload).await;
             }
         }
     }
@@ -213,3 +220,29 @@ impl Connection {
         self.agent.append(&record);
     }
 }
+
+/// A rule lets the connection pass whatever it says, and no other rule wants to read it.
+pub(crate) fn passes_unread(judgement: &ConnectionJudgement) -> bool {
+    matches!(judgement.verdict, Verdict::Allow(_)) && judgement.opaque && !judgement.terminate_tls
+}
+
+/// Reads on until the workload's FIN, within bounds: closing a socket with unread bytes would send a reset, which can
+/// destroy our last answer on its way (RFC 9112, 9.6).
+async fn linger(workload: &mut Wire) {
+    let mut sink = BytesMut::with_capacity(LINGER_READ);
+    let drained = async {
+        for _ in 0..LINGER_BYTES / LINGER_READ {
+            sink.clear();
+            if !matches!(workload.read_buf(&mut sink).await, Ok(count) if count > 0) {
+                break;
+            }
+        }
+    };
+    // Time is up or not: nothing more is owed.
+    let _ = tokio::time::timeout(LINGER, drained).await;
+}
+
+/// How long, and how much, a workload may go on talking to a connection that has ended.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 1 << 20;
+const LINGER_READ: usize = 16 << 10;

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use bytes::{Buf, BytesMut};
 use tokio::io::AsyncWriteExt;
 use weir_core::action::Protocol;
-use weir_core::policy::Verdict;
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal};
+use super::connection::{Connection, Ready, Refusal, passes_unread};
 use super::rim::Leg;
 use super::secure;
 use super::sniffing::{First, first};
@@ -28,7 +27,7 @@ pub(crate) async fn open(
     mut opening: PostgresOpening,
 ) -> Result<Ready, Refusal> {
     let judgement = connection.judge(Protocol::Postgres);
-    if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+    if passes_unread(&judgement) {
         return connection.opaque(workload, bytes, "");
     }
     let (mut asked_tls, mut asked_gss, mut tls) = (false, false, false);

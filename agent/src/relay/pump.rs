@@ -2,53 +2,17 @@
 //! It refuses to look at the bytes: what it sends it took from the session's queues, what it reads it hands to the session.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_util::io::poll_read_buf;
-use weir_core::approval::{Answer, Question};
-use weir_core::audit::Receipt;
 use weir_core::limits::{QUEUE_BYTES, READ_BYTES};
-use weir_core::session::{Close, Host, Input, Login, Now, Outbox, Session};
+use weir_core::session::{Close, Input, Outbox, Session};
 
 use super::buffer::Buffer;
-
-/// What the pump needs besides the two sockets: the session's host, and the slow answers that it waits for.
-pub(crate) trait Surroundings: Host {
-    type Server: AsyncRead + AsyncWrite + Unpin;
-
-    fn now(&self) -> Now;
-    /// Dials the recorded destination; asked for at most once.
-    fn dial(&mut self) -> Dialling<Self::Server>;
-    /// Dials and logs in with a credential; yields the server's messages after AuthenticationOk.
-    fn login(&mut self, login: Login) -> LoggingIn<Self::Server>;
-    /// A strict record is on its way to the disk.
-    fn is_writing(&self) -> bool;
-    /// Resolves when the strict record that [`Host::append`] answered with `Waiting` is on the disk.
-    fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>>;
-    fn ask(&mut self, question: Question);
-    fn withdraw(&mut self);
-    /// Resolves with the desk's answer to the question asked last; pending when none is open.
-    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer>;
-}
-
-pub(crate) type Dialling<S> = Pin<Box<dyn Future<Output = io::Result<S>>>>;
-pub(crate) type LoggingIn<S> = Pin<Box<dyn Future<Output = io::Result<(S, Vec<u8>)>>>>;
-
-/// One socket and what was read from it.
-struct Leg<S> {
-    stream: S,
-    inbound: Buffer,
-    /// The peer's FIN was read.
-    finished: bool,
-    /// The session has been told so.
-    told: bool,
-    /// Our FIN was sent.
-    shut: bool,
-}
+use super::leg::Leg;
+use super::surroundings::{Dialling, LoggingIn, Surroundings};
 
 /// How a relayed connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -414,23 +378,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         self.out.to_server.release();
         if let Some(server) = &mut self.server {
             server.inbound.release();
-        }
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
-    fn new(stream: S, inbound: Buffer) -> Self {
-        Self { stream, inbound, finished: false, told: false, shut: false }
-    }
-
-    /// One read into the buffer's spare room; 0 is the peer's FIN.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        poll_read_buf(Pin::new(&mut self.stream), cx, self.inbound.room())
-    }
-
-    fn poll_shut(&mut self, cx: &mut Context<'_>) {
-        if !self.shut && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
-            self.shut = true;
         }
     }
 }

@@ -22,7 +22,7 @@ use weir_sql::PgGrammar;
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
-use super::pump::{Dialling, LoggingIn, Surroundings};
+use super::surroundings::{Dialling, LoggingIn, Surroundings};
 use crate::app::Agent;
 use crate::clock;
 use crate::credential::{self, postgres_login};

@@ -10,7 +10,7 @@ use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal};
+use super::connection::{Connection, Ready, Refusal, passes_unread};
 use super::rim::{Leg, Route};
 use super::sniffing::{First, first};
 use crate::tls::{LeafName, Prefixed, Termination, alert};
@@ -30,16 +30,18 @@ pub(crate) async fn open(
         connection.destination.learn(name, Evidence::Claimed);
     }
     let judgement = connection.judge(Protocol::Tls);
-    let admitted = matches!(judgement.verdict, Verdict::Allow(_));
-    if admitted && judgement.opaque {
+    if passes_unread(&judgement) {
         return connection.opaque(workload, bytes, "");
     }
-    if !admitted && !judgement.needs_name {
+    if !matches!(judgement.verdict, Verdict::Allow(_)) && !judgement.needs_name {
         shout(&mut workload, AlertDescription::AccessDenied).await;
         return Err(denied(judgement));
     }
     let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
     if offers.is_empty() && !alpn.is_empty() {
+        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+            return connection.opaque(workload, bytes, "");
+        }
         shout(&mut workload, AlertDescription::NoApplicationProtocol).await;
         return Err(Refusal::Violation(
             "the client offers no protocol that can be read inside TLS (http/1.1)".into(),

@@ -98,8 +98,8 @@ impl Terminator {
     /// Runs the handshake. `stream` begins with the ClientHello (see [`super::Prefixed`]). Mint nothing for a peer that
     /// failed verification: secure the upstream leg first.
     ///
-    /// Some clients (Node) finish the handshake and look at the certificate afterwards: to them distrust is a close with no
-    /// byte of application traffic, which only the relay sees.
+    /// A client may finish the handshake and look at the certificate afterwards (Node does): its distrust can be a close with
+    /// no byte of application traffic, which only the relay sees.
     ///
     /// # Errors
     /// See [`AcceptError`]. On every error the stream is gone; alerts that were due have been sent.

@@ -29,8 +29,11 @@ pub enum TrustError {
 #[derive(Debug)]
 pub struct Trust {
     system: RootCertStore,
-    verifiers: Mutex<HashMap<String, (Option<Stamp>, Arc<WebPkiServerVerifier>)>>,
+    verifiers: Mutex<HashMap<String, Verifier>>,
 }
+
+/// A verifier, and the state of its `ca` file when that was read.
+type Verifier = (Option<Stamp>, Arc<WebPkiServerVerifier>);
 
 impl Trust {
     /// Reads the system's roots once; a change of them needs a restart.
@@ -55,10 +58,7 @@ impl Trust {
     }
 
     /// The verifier for a target's `ca` file and a mark of the file's state; the file is read again when it changes.
-    pub(super) fn verifier(
-        &self,
-        ca: &str,
-    ) -> Result<(Option<Stamp>, Arc<WebPkiServerVerifier>), TrustError> {
+    pub(super) fn verifier(&self, ca: &str) -> Result<Verifier, TrustError> {
         let path = Path::new(ca);
         let stamp = match ca {
             "" => None,
@@ -117,7 +117,9 @@ pub(super) fn words(fault: &CertificateError) -> String {
             format!("it is for another name ({}{more})", shown.join(", "))
         }
         C::Revoked => "it has been revoked".into(),
-        C::BadSignature => "its signature is wrong".into(),
+        C::BadSignature => {
+            "its signature does not fit the trusted CA of its issuer's name (another CA of that name?)".into()
+        }
         C::BadEncoding => "it is malformed".into(),
         C::Other(inner) if inner.to_string().contains("CaUsedAsEndEntity") => {
             "it is a CA's own certificate (self-signed as a CA), used as a server's".into()

@@ -304,7 +304,7 @@ impl Stage {
     }
 
     pub fn dial_failed(&self, address: &str, errno: i32) {
-        let netns = weir::listen::netns_cookie(&UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+        let netns = weir::kernel::netns_cookie(&UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
         let record = weir_ebpf::Origin {
             address: weir::kernel::address(address.parse::<SocketAddr>().unwrap().ip()),
             port: self.tcp,

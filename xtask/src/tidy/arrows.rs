@@ -14,7 +14,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("detect", &["limits"]),
     ("mask", &["detect", "limits"]),
     ("approval", &["limits"]),
-    ("audit", &["limits"]),
+    ("audit", &["destination", "identity", "limits"]),
     ("recording", &["audit", "limits"]),
     (
         "policy",
@@ -30,7 +30,8 @@ const CRATES: &[(&str, &[&str])] = &[
     ("weir-ebpf", &[]),
     ("weir-sql", &["weir-core"]),
     ("weir", &["weir-core", "weir-sql", "weir-ebpf"]),
-    ("xtask", &[]),
+    // The demo plays in the lab of the black-box tests.
+    ("xtask", &["weir-tests"]),
     ("weir-tests", &["weir", "weir-core", "weir-sql", "weir-ebpf"]),
     ("weir-fuzz", &["weir", "weir-core", "weir-sql"]),
 ];

@@ -70,62 +70,42 @@ impl Qualified {
     }
 }
 
-/// A normalised URL path: `*` stands for any run within one segment, `**` for any number of segments.
-/// Empty segments do not count, so `/admin/**` covers `/admin`, `/admin/` and `//admin/x`.
+/// A normalised URL path. `*` and `**` both stand for any run of characters, `/` included, as in the policies of most
+/// clouds: a rule about `/admin/*` means everything there. `/admin/*` covers `/admin` itself, `/**/x` covers `/x`, and
+/// empty segments (`//`, a last `/`) do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PathGlob(Vec<Segment>);
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Segment {
-    One(Glob),
-    Many,
-}
+pub(super) struct PathGlob(Vec<Glob>);
 
 impl PathGlob {
     pub(super) fn new(pattern: &str) -> Option<PathGlob> {
         pattern.starts_with('/').then(|| {
-            PathGlob(
-                segments(pattern)
-                    .map(|segment| match segment {
-                        "**" => Segment::Many,
-                        one => Segment::One(Glob::new(one)),
-                    })
-                    .collect(),
-            )
+            let whole = joined(pattern).replace("**", "*");
+            let mut readings = alloc::vec![whole.clone()];
+            readings.push(whole.replace("/*/", "/"));
+            let below: Vec<String> = readings
+                .iter()
+                .filter_map(|reading| reading.strip_suffix("/*"))
+                .map(ToString::to_string)
+                .collect();
+            readings.extend(below);
+            readings.dedup();
+            PathGlob(readings.iter().map(|reading| Glob::new(reading)).collect())
         })
     }
 
     pub(super) fn matches(&self, path: &str) -> bool {
-        let path: Vec<&str> = segments(path).collect();
-        // Backtracks to the last `**` only, as with `*` in names: linear in practice, quadratic at worst.
-        let (mut at, mut pattern, mut resume) = (0, 0, None);
-        loop {
-            let fits = match (self.0.get(pattern), path.get(at)) {
-                (None, None) => return true,
-                (Some(Segment::Many), _) => {
-                    resume = Some((pattern + 1, at));
-                    pattern += 1;
-                    continue;
-                }
-                (Some(Segment::One(glob)), Some(segment)) => glob.matches(segment),
-                (Some(Segment::One(_)), None) | (None, Some(_)) => false,
-            };
-            if fits {
-                (at, pattern) = (at + 1, pattern + 1);
-            } else {
-                let Some((after, from)) = resume else { return false };
-                if from >= path.len() {
-                    return false;
-                }
-                resume = Some((after, from + 1));
-                (pattern, at) = (after, from + 1);
-            }
-        }
+        let path = joined(path);
+        self.0.iter().any(|reading| reading.matches(&path))
     }
 }
 
-fn segments(path: &str) -> impl Iterator<Item = &str> {
-    path.split('/').filter(|segment| !segment.is_empty())
+/// The path without empty segments; empty for the root.
+fn joined(path: &str) -> String {
+    path.split('/').filter(|segment| !segment.is_empty()).fold(String::new(), |mut joined, segment| {
+        joined.push('/');
+        joined.push_str(segment);
+        joined
+    })
 }
 
 #[cfg(test)]
@@ -150,19 +130,27 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_matched_by_segment() {
+    fn a_path_pattern_covers_everything_below() {
         for (pattern, path, fits) in [
             ("/v1/*", "/v1/users", true),
-            ("/v1/*", "/v1/users/7", false),
-            ("/v1/*", "/v1", false),
+            ("/v1/*", "/v1/users/7", true),
+            ("/v1/*", "/v1", true),
+            ("/v1/*", "/v1/", true),
+            ("/v1/*", "/v10", false),
+            ("/admin*", "/admin/x", true),
+            ("/admin*", "/administrator", true),
+            ("/admin", "/admin/", true),
+            ("/admin", "/admin/x", false),
             ("/admin/**", "/admin", true),
             ("/admin/**", "//admin/x/y", true),
             ("/admin/**", "/administrator", false),
             ("/**/export", "/a/b/export", true),
             ("/**/export", "/export", true),
             ("/**/export", "/export/x", false),
-            ("/**/a/**/b", "/a/x/a/b", true),
+            ("/users/*/key", "/users/7/key", true),
+            ("/users/*/key", "/users/7/name", false),
             ("/**", "/", true),
+            ("/*", "/", true),
             ("/", "/", true),
             ("/", "/x", false),
         ] {

@@ -65,8 +65,8 @@ pub struct Conversation {
     unsettled: bool,
     /// The catalog was read again for the message at hand.
     refreshed: bool,
-    /// The first message of the workload waits for something.
-    waiting: bool,
+    /// What the first message of the workload waits for.
+    waiting: Option<Wait>,
     /// The client was shown that the server is ready for its first statement.
     opened: bool,
     /// A result that cannot be shown was begun: the connection ends with this.
@@ -99,6 +99,17 @@ enum Phase {
     /// A CancelRequest was forwarded; the server closes.
     Cancel,
     Ended,
+}
+
+/// Why nothing more is taken from the workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The login, or the server's next question.
+    Login,
+    /// A record's receipt, or a human.
+    Ruling,
+    /// Replies that the server owes.
+    Replies,
 }
 
 /// Bytes of a message still to come, and where they go.
@@ -141,7 +152,7 @@ impl Conversation {
             copying: false,
             unsettled: false,
             refreshed: false,
-            waiting: false,
+            waiting: None,
             opened: false,
             severed: None,
             flushed: false,
@@ -178,9 +189,9 @@ impl Conversation {
             Input::LoggedIn(messages) => self.logged_in(&mut turn, &messages),
             Input::Tick => self.tick(&mut turn),
         };
-        self.waiting = self.waiting && self.still_waiting();
+        self.waiting = self.waiting.filter(|wait| self.still_waits(*wait));
         let out = turn.out;
-        out.pause_workload = self.waiting || out.to_server.as_slice().len() >= QUEUE_BYTES;
+        out.pause_workload = self.waiting.is_some() || out.to_server.as_slice().len() >= QUEUE_BYTES;
         out.pause_server = out.to_workload.as_slice().len() >= QUEUE_BYTES;
         out.wake_at = self.head.deadline();
         taken
@@ -190,7 +201,7 @@ impl Conversation {
         let taken = match self.phase {
             Phase::Start => self.opening_packet(turn, bytes),
             Phase::Login => {
-                self.waiting = true;
+                self.waiting = Some(Wait::Login);
                 0
             }
             Phase::Authentication { asked } => self.authentication_answer(turn, bytes, asked),
@@ -210,12 +221,11 @@ impl Conversation {
         }
     }
 
-    /// Whether what the first message waits for is still to come.
-    fn still_waiting(&self) -> bool {
-        match self.phase {
-            Phase::Login | Phase::Authentication { .. } => true,
-            Phase::Open => self.head.is_waiting() || self.owes_answer(),
-            Phase::Start | Phase::Cancel | Phase::Ended => false,
+    fn still_waits(&self, wait: Wait) -> bool {
+        match wait {
+            Wait::Login => matches!(self.phase, Phase::Login | Phase::Authentication { asked: false }),
+            Wait::Ruling => self.head.is_waiting() && self.phase != Phase::Ended,
+            Wait::Replies => self.owes_answer() && self.phase != Phase::Ended,
         }
     }
 

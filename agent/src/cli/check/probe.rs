@@ -34,7 +34,7 @@ pub(super) fn host() -> Vec<Row> {
 /// What the configuration names.
 pub(super) fn configured(config: &Config) -> Vec<Row> {
     vec![
-        bpffs(&config.fence.bpffs, &read("/proc/self/mountinfo")),
+        bpffs(&config.fence.bpffs, &read("/proc/self/mountinfo"), &read("/proc/filesystems")),
         attach_point(&config.fence.attach, &read("/proc/self/mountinfo")),
         ca(config),
         policies(&config.policies),
@@ -191,17 +191,19 @@ fn ports() -> Row {
     }
 }
 
-fn bpffs(path: &Path, mounts: &str) -> Row {
-    let at = mount_of(mounts, "bpf");
-    let holds = mounts.lines().filter_map(|line| mount(line, "bpf")).any(|at| path.starts_with(at));
-    if holds {
-        return Row::good("bpffs", path.display().to_string());
+fn bpffs(path: &Path, mounts: &str, kinds: &str) -> Row {
+    let shown = path.display();
+    if mounts.lines().filter_map(|line| mount(line, "bpf")).any(|at| path.starts_with(at)) {
+        return Row::good("bpffs", shown.to_string());
+    }
+    if kinds.split_whitespace().any(|kind| kind == "bpf") {
+        return Row::good("bpffs", format!("none at {shown}; the agent mounts one"));
     }
     Row::missing(
         "bpffs",
-        at.map_or_else(|| "not mounted".into(), |at| format!("mounted at {at}, not over {}", path.display())),
+        "the kernel has no such file system",
         "pins: without them a dead agent opens the fence",
-        "mount -t bpf bpf /sys/fs/bpf, or set fence.bpffs below a bpffs",
+        "use a kernel built with CONFIG_BPF_SYSCALL",
     )
 }
 
@@ -210,15 +212,8 @@ fn attach_point(attach: &str, mounts: &str) -> Row {
         return Row::missing("fence.attach", "no cgroup v2", "the fence", "see cgroup v2 above");
     };
     let path = Path::new(&mounted).join(attach.trim_start_matches('/'));
-    if path.is_dir() {
-        return Row::good("fence.attach", path.display().to_string());
-    }
-    Row::missing(
-        "fence.attach",
-        format!("no cgroup {}", path.display()),
-        "the fence",
-        "make the cgroup, or set fence.attach",
-    )
+    let found = if path.is_dir() { "" } else { "; the agent makes it" };
+    Row::good("fence.attach", format!("{}{found}", path.display()))
 }
 
 fn ca(config: &Config) -> Row {
@@ -382,8 +377,9 @@ mod tests {
         let mounts = "30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n\
                       31 23 0:28 / /sys/fs/bpf rw shared:5 - bpf bpf rw,mode=700\n";
         assert_eq!(mount_of(mounts, "cgroup2").as_deref(), Some("/sys/fs/cgroup"));
-        assert_eq!(bpffs(Path::new("/sys/fs/bpf/weir"), mounts).state, State::Good);
-        assert_eq!(bpffs(Path::new("/run/weir"), mounts).state, State::Missing);
+        assert_eq!(bpffs(Path::new("/sys/fs/bpf/weir"), mounts, "").state, State::Good);
+        assert_eq!(bpffs(Path::new("/run/weir"), mounts, "nodev\tbpf\n").state, State::Good);
+        assert_eq!(bpffs(Path::new("/run/weir"), mounts, "nodev\tproc\n").state, State::Missing);
         assert_eq!(cgroup("").state, State::Missing);
         assert_eq!(mount_of("garbage - ", "bpf"), None);
     }

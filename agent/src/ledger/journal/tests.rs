@@ -1,3 +1,5 @@
+//! Any damage to a segment is noticed; nothing damaged is read as a record.
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 

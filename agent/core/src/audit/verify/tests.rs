@@ -1,3 +1,5 @@
+//! Every single change of a trail is found, and named by its place.
+
 use alloc::string::String;
 use alloc::vec::Vec;
 

@@ -81,11 +81,11 @@ impl Conversation {
             return self.refuse(wake, held.exchange, held.unread, refusal, held.terms.durability);
         };
         let exchange = &mut held.exchange;
-        exchange.approval_id = exchange.id.clone();
+        exchange.approval_id = Question::id_of(&exchange.id);
         exchange.decision = Decision::Held;
         held.deadline = wake.now.mono_ns.saturating_add(approval.within_ns);
         held.question = Some(Question {
-            id: exchange.id.clone(),
+            id: exchange.approval_id.clone(),
             request_id: exchange.id.clone(),
             digest,
             rule: exchange.rule.clone(),

@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -17,6 +18,7 @@ use super::settings::unsettles;
 use super::statement::Known;
 use super::{Conversation, Turn};
 use crate::action::{Effect, Statement};
+use crate::approval::Question;
 use crate::audit::{Durability, Kind, Receipt};
 use crate::policy::MaskPlan;
 use crate::session::{Act, Appended};
@@ -145,9 +147,14 @@ impl Conversation {
             Ruled::Ask(approval) => &approval.message,
             Ruled::Allow(_) => decided.ruling.would.as_ref().map_or("", |would| &would.rule),
         };
+        let asked = match &decided.ruling.verdict {
+            Ruled::Ask(_) => Question::id_of(&self.scribe.request(decided.number)),
+            Ruled::Allow(_) | Ruled::Deny(_) => String::new(),
+        };
         let entry = Entry {
             number: decided.number,
-            kind: Kind::Verdict,
+            // The verdict of a held act is the answer; the question has a row of its own.
+            kind: if asked.is_empty() { Kind::Verdict } else { Kind::Approval },
             decision: decided.ruling.decision(decided.masks),
             target: &decided.ruling.target,
             rule: &decided.ruling.rule,
@@ -155,7 +162,7 @@ impl Conversation {
             statements: &decided.statements,
             bytes_up: decided.bytes_up,
             durability: decided.ruling.durability,
-            approval: "",
+            approval: &asked,
             approver: "",
         };
         let record = self.scribe.entry(turn.now, &turn.rules, &entry);

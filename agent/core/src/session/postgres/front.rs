@@ -8,7 +8,7 @@ use super::act::{Decided, Head};
 use super::deny::{self, Pill};
 use super::ledger::{Expect, Results};
 use super::statement::{Known, unknown};
-use super::{Close, Conversation, Rest, Turn, hold};
+use super::{Close, Conversation, Rest, Turn, Wait, hold};
 use crate::action::{Effect, Effects, Function, Statement};
 use crate::limits::PG_JUDGED_BYTES;
 use crate::wire::postgres::frontend::{self, Front};
@@ -25,7 +25,7 @@ pub enum Step {
 impl Conversation {
     pub(super) fn front(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> usize {
         let mut taken = 0;
-        self.waiting = false;
+        self.waiting = None;
         while turn.out.close.is_none() {
             let rest = bytes.get(taken..).unwrap_or_default();
             if self.client_rest != Rest::None {
@@ -44,7 +44,7 @@ impl Conversation {
                 }
             };
             if self.ledger.is_full() {
-                self.waiting = true;
+                self.waiting = Some(Wait::Replies);
                 break;
             }
             if header.tag == b'd' {
@@ -63,7 +63,7 @@ impl Conversation {
                     self.flushed = false;
                 }
                 Ok(Step::Wait) => {
-                    self.waiting = true;
+                    self.waiting = Some(if self.head.is_waiting() { Wait::Ruling } else { Wait::Replies });
                     break;
                 }
                 Err(violation) => {

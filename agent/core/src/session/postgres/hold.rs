@@ -11,7 +11,7 @@ use super::act::{Decided, Head};
 use super::deny::{self, Pill};
 use super::judge::Ruled;
 use super::record::Entry;
-use super::{Conversation, Turn};
+use super::{Conversation, Turn, Wait};
 use crate::action::Effects;
 use crate::approval::{Answer, Question};
 use crate::audit::{Decision, Kind};
@@ -42,7 +42,7 @@ impl Conversation {
         let approval = approval.clone();
         let request = self.scribe.request(decided.number);
         let question = Question {
-            id: short(&request),
+            id: Question::id_of(&request),
             request_id: request,
             digest: decided.digest,
             rule: decided.ruling.rule.clone(),
@@ -75,7 +75,7 @@ impl Conversation {
         turn.out.ask = Some(question.clone());
         let deadline = turn.now.mono_ns.saturating_add(approval.within_ns);
         self.head = Head::Held(Box::new(Held { decided, question, deadline }));
-        self.waiting = true;
+        self.waiting = Some(Wait::Ruling);
     }
 
     pub(super) fn answered(&mut self, turn: &mut Turn<'_>, answer: &Answer) -> usize {
@@ -128,7 +128,7 @@ impl Conversation {
         decided.receipt = None;
         let entry = Entry {
             number: decided.number,
-            kind: Kind::Approval,
+            kind: Kind::Verdict,
             decision,
             target: &decided.ruling.target,
             rule: &decided.ruling.rule,
@@ -154,12 +154,6 @@ impl Conversation {
 
 fn expired() -> Ruled {
     Ruled::Deny(Pill::new(deny::EXPIRED, "approval timed out"))
-}
-
-/// A short id for people to type.
-fn short(request: &str) -> String {
-    let digest: [u8; 32] = Sha256::digest(request.as_bytes()).into();
-    digest.iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The statements, with control characters escaped so that an approver's terminal shows what is there.

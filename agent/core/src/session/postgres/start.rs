@@ -7,7 +7,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::judge::{self, Ruled};
-use super::{Close, Conversation, Phase, Turn, deny};
+use super::{Close, Conversation, Phase, Turn, Wait, deny};
 use crate::action::{Effect, Effects, Statement};
 use crate::audit::{Decision, Durability, Kind};
 use crate::limits::PG_AUTH_BYTES;
@@ -119,7 +119,7 @@ impl Conversation {
     pub(super) fn authentication_answer(&mut self, turn: &mut Turn<'_>, bytes: &[u8], asked: bool) -> usize {
         // A client may send its first statements early; they wait until the server is ready.
         if !asked && bytes.first() != Some(&b'X') {
-            self.waiting = true;
+            self.waiting = Some(Wait::Login);
             return 0;
         }
         match header(bytes, answer_bound) {

@@ -338,7 +338,9 @@ impl Rig {
 
     pub fn client(&mut self, bytes: &[u8]) {
         self.client.extend_from_slice(bytes);
-        self.pump();
+        if !self.out.pause_workload {
+            self.pump();
+        }
     }
 
     pub fn server(&mut self, bytes: &[u8]) {
@@ -346,15 +348,17 @@ impl Rig {
         let kept = core::mem::take(&mut self.server);
         let taken = self.input(Input::Server(&kept));
         self.server = kept[taken..].to_vec();
-        self.pump();
+        if !self.out.pause_workload {
+            self.pump();
+        }
     }
 
     pub fn pump(&mut self) {
-        loop {
+        while !self.client.is_empty() {
             let kept = core::mem::take(&mut self.client);
             let taken = self.input(Input::Workload(&kept));
             self.client = kept[taken..].to_vec();
-            if taken == 0 || self.client.is_empty() {
+            if taken == 0 || self.client.is_empty() || self.out.pause_workload {
                 return;
             }
         }
@@ -362,7 +366,9 @@ impl Rig {
 
     pub fn event(&mut self, input: Input<'_>) {
         self.input(input);
-        self.pump();
+        if !self.out.pause_workload {
+            self.pump();
+        }
     }
 
     /// Answers weir's own question with table `t` (100: id int4, ssn text).

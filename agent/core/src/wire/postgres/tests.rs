@@ -1,3 +1,5 @@
+//! PostgreSQL messages: what the documentation shows, every bound, any split.
+
 use alloc::vec::Vec;
 
 use proptest::prelude::*;

@@ -180,7 +180,7 @@ fn a_held_query_leaves_after_the_grant_with_the_very_bytes() {
     rig.event(Input::Answered(right));
     assert_eq!(rig.to_server, [text, query("select 2")].concat());
     let seen = decisions(&rig);
-    assert_eq!(seen[..2], [(Kind::Verdict, Decision::Held), (Kind::Approval, Decision::Approved)]);
+    assert_eq!(seen[..2], [(Kind::Approval, Decision::Held), (Kind::Verdict, Decision::Approved)]);
     assert_eq!(rig.desk.records[1].approver, "ann");
 }
 

@@ -1,0 +1,102 @@
+//! What is decided about connections.
+
+use super::*;
+
+fn open(policy: &Policy, world: &World) -> ConnectionJudgement {
+    policy.connection(&world.context())
+}
+
+fn admitted(judgement: &ConnectionJudgement) -> bool {
+    matches!(judgement.verdict, Verdict::Allow(_))
+}
+
+#[test]
+fn a_destination_without_policy_is_refused() {
+    let policy = policy(&[database(json!([{"name": "a", "match": {}, "then": "allow"}]))]);
+    let here = open(&policy, &World::new(Protocol::Opaque, &[]));
+    assert!(admitted(&here) && !here.opaque && here.terminate_tls && !here.needs_name);
+    let there = open(&policy, &World::new(Protocol::Opaque, &[]).to("10.0.0.2:5432", &[]));
+    assert!(!admitted(&there) && !there.needs_name);
+    // Another protocol than the target's is another act.
+    assert!(!admitted(&open(&policy, &World::new(Protocol::Http, &[]))));
+}
+
+#[test]
+fn a_name_must_be_proved_before_it_admits() {
+    let file = json!({"policy": "n", "target": {"protocol": "http", "host": "a.example", "port": 443},
+        "rules": [{"name": "a", "match": {}, "then": "allow"}]});
+    let policy = policy(&[file]);
+    let judge = |address: &str, names: &[(&str, Evidence)]| {
+        let judgement = open(&policy, &World::new(Protocol::Tls, &[]).to(address, names));
+        (admitted(&judgement), judgement.needs_name)
+    };
+    assert_eq!(judge("10.0.0.9:443", &[]), (false, true));
+    assert_eq!(judge("10.0.0.9:80", &[]), (false, false));
+    assert_eq!(judge("10.0.0.9:443", &[("a.example", Evidence::Claimed)]), (false, true));
+    assert_eq!(judge("10.0.0.9:443", &[("b.example", Evidence::Claimed)]), (false, false));
+    assert_eq!(judge("10.0.0.9:443", &[("a.example", Evidence::Certificate)]), (true, false));
+    assert_eq!(judge("10.0.0.9:443", &[("b.example", Evidence::Certificate)]), (false, false));
+    assert_eq!(policy.names(), ["a.example"]);
+}
+
+#[test]
+fn what_is_not_read_passes_only_where_a_rule_says_so() {
+    let file = json!({"policy": "redis", "target": {"host": "10.0.0.0/24", "port": 6379}, "rules": [
+        {"name": "pass", "match": {"who": ["workload:app"], "dst": {"host": "10.0.0.1"}}, "then": {"opaque": "allow"}},
+        {"name": "ssh", "match": {"dst": {"protocol": "ssh"}}, "then": {"deny": "no shells"}},
+    ]});
+    let policy = policy(&[file]);
+    let to = |address: &str| World::new(Protocol::Opaque, &[]).to(address, &[]);
+    let here = open(&policy, &to("10.0.0.1:6379"));
+    assert!(admitted(&here) && here.opaque && !here.terminate_tls);
+    assert_eq!((&*here.rule, here.durability), ("pass", Durability::Strict));
+    assert!(!open(&policy, &to("10.0.0.2:6379")).opaque);
+    let mut stranger = to("10.0.0.1:6379");
+    stranger.identity.workload = "other".into();
+    assert!(!open(&policy, &stranger).opaque);
+    // A rule about a protocol waits until it is known.
+    let mut shell = to("10.0.0.1:6379");
+    shell.protocol = Protocol::Ssh;
+    let shell = open(&policy, &shell);
+    assert!(!admitted(&shell) && !shell.opaque);
+}
+
+#[test]
+fn a_rule_on_the_connection_refuses_it() {
+    let rules = json!([
+        {"name": "a", "match": {}, "then": "allow"},
+        {"name": "d", "match": {"who": ["exe:/usr/bin/psql"]}, "then": {"deny": "not with psql"}},
+    ]);
+    let judgement = open(&policy(&[database(rules)]), &World::new(Protocol::Opaque, &[]));
+    assert!(!admitted(&judgement));
+    assert_eq!(&*judgement.rule, "d");
+}
+
+#[test]
+fn a_login_and_tls_come_with_the_target() {
+    let file = json!({"policy": "db", "target": {"protocol": "postgres", "host": "db.example", "database": "app"},
+        "tls": {"mode": "verify", "ca": "/etc/ca.pem"},
+        "inject": {"user": "app_rw", "password": "kv#db"},
+        "rules": [{"name": "a", "match": {}, "then": "allow"}]});
+    let policy = policy(&[file]);
+    let world =
+        World::new(Protocol::Postgres, &[]).to("10.0.0.9:5432", &[("db.example", Evidence::LookedUp)]);
+    let judgement = open(&policy, &world);
+    assert_eq!(judgement.tls.mode, TlsMode::Verify);
+    assert!(matches!(judgement.login.as_deref(), Some(Inject::Login { user, .. }) if user == "app_rw"));
+    let other = Context { database: "other", ..world.context() };
+    assert!(!admitted(&policy.connection(&other)));
+}
+
+#[test]
+fn policies_that_contradict_each_other_refuse() {
+    let file = |name: &str, user: &str| {
+        json!({"policy": name, "target": {"protocol": "postgres", "host": "10.0.0.1:5432"},
+            "inject": {"user": user, "password": "kv#db"},
+            "rules": [{"name": "a", "match": {}, "then": "allow"}]})
+    };
+    let judgement = open(&policy(&[file("x", "u1"), file("y", "u2")]), &World::new(Protocol::Postgres, &[]));
+    assert!(matches!(judgement.verdict, Verdict::Deny { message } if message.contains("different logins")));
+    let same = open(&policy(&[file("x", "u1"), file("y", "u1")]), &World::new(Protocol::Postgres, &[]));
+    assert!(admitted(&same));
+}

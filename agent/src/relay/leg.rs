@@ -1,0 +1,40 @@
+//! One side of a relay: a socket, what was read from it, and how far its end has come.
+//! It refuses to interpret: bytes go in and out, FIN is noted.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::io::poll_read_buf;
+
+use super::buffer::Buffer;
+
+/// One socket and what was read from it.
+pub(super) struct Leg<S> {
+    pub(super) stream: S,
+    pub(super) inbound: Buffer,
+    /// The peer's FIN was read.
+    pub(super) finished: bool,
+    /// The session has been told so.
+    pub(super) told: bool,
+    /// Our FIN was sent.
+    pub(super) shut: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
+    pub(super) fn new(stream: S, inbound: Buffer) -> Self {
+        Self { stream, inbound, finished: false, told: false, shut: false }
+    }
+
+    /// One read into the buffer's spare room; 0 is the peer's FIN.
+    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        poll_read_buf(Pin::new(&mut self.stream), cx, self.inbound.room())
+    }
+
+    pub(super) fn poll_shut(&mut self, cx: &mut Context<'_>) {
+        if !self.shut && Pin::new(&mut self.stream).poll_shutdown(cx).is_ready() {
+            self.shut = true;
+        }
+    }
+}

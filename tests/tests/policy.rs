@@ -1,0 +1,60 @@
+//! Policies while the agent runs: a change is in force at once, a broken change is not, and both are visible.
+
+use weir_tests::postgres::{Options, PASSWORD};
+use weir_tests::process::until;
+use weir_tests::{Agent, Done, Lab, Postgres, Setup, policies};
+
+fn count(agent: &Agent, postgres: &Postgres) -> Done {
+    let port = postgres.port.to_string();
+    let mut psql = agent
+        .app(&["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "shop"])
+        .unwrap();
+    psql.env("PGPASSWORD", PASSWORD).args(["-c", "SELECT count(*) FROM orders"]);
+    weir_tests::agent::done(psql.output().unwrap()).unwrap()
+}
+
+#[test]
+fn a_change_is_in_force_at_once_and_a_broken_one_never() {
+    let lab = Lab::new("reload").unwrap();
+    let postgres = Postgres::start(&lab, Options::default()).unwrap();
+    let shop = policies::shop(postgres.port);
+    let setup = Setup::default().policy("classes.yaml", policies::CLASSES).policy("shop.yaml", &shop);
+    let agent = Agent::start(&lab, &setup).unwrap();
+    assert_eq!(count(&agent, &postgres).out.trim(), "30");
+
+    let stricter = shop.replace("name: app-works", "name: nobody-works").replace("workload:app", "uid:4242");
+    std::fs::write(agent.policies.join("shop.yaml"), &stricter).unwrap();
+    until("the stricter policy is in force", || count(&agent, &postgres).err.contains("ERROR")).unwrap();
+
+    std::fs::write(agent.policies.join("shop.yaml"), shop.replace("then: allow", "then: alow")).unwrap();
+    let status = || agent.weir(&["status"]).unwrap();
+    until("the broken file is reported", || status().out.contains("NOT IN FORCE")).unwrap();
+    assert_eq!(status().code, 1);
+    assert!(status().out.contains("shop.yaml:"), "{:?}", status());
+    assert!(count(&agent, &postgres).err.contains("ERROR"), "the last good policy stays in force");
+
+    std::fs::write(agent.policies.join("shop.yaml"), &shop).unwrap();
+    until("the first policy is back", || count(&agent, &postgres).out.trim() == "30").unwrap();
+    assert_eq!(status().code, 0);
+}
+
+#[test]
+fn a_monitored_policy_lets_pass_and_tells() {
+    let lab = Lab::new("monitor").unwrap();
+    let postgres = Postgres::start(&lab, Options::default()).unwrap();
+    let shop = policies::shop(postgres.port).replace("mode: enforce", "mode: monitor");
+    let setup = Setup::default().policy("classes.yaml", policies::CLASSES).policy("shop.yaml", &shop);
+    let agent = Agent::start(&lab, &setup).unwrap();
+    let port = postgres.port.to_string();
+    let mut psql = agent
+        .app(&["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "shop"])
+        .unwrap();
+    psql.env("PGPASSWORD", PASSWORD)
+        .args(["-c", "SELECT ssn FROM customers WHERE id = 1"])
+        .args(["-c", "DROP TABLE orders"]);
+    let seen = weir_tests::agent::done(psql.output().unwrap()).unwrap();
+    assert!(seen.out.contains("219-45-6789") && seen.out.contains("DROP TABLE"), "{seen:?}");
+    let rows = agent.audit("SELECT decision, rule FROM audit WHERE kind = 'verdict' ORDER BY seq").unwrap();
+    let decisions: Vec<&str> = rows.iter().filter_map(|row| row["decision"].as_str()).collect();
+    assert!(decisions.contains(&"would_mask") && decisions.contains(&"would_deny"), "{rows:?}");
+}
