@@ -135,6 +135,51 @@ impl Agent {
         answer.out.lines().map(|line| serde_json::from_str(line).context(line.to_owned())).collect()
     }
 
+    /// The rows of a query that are still to come: asks until there is one.
+    ///
+    /// # Errors
+    /// None came, or the query failed.
+    pub fn audited(&self, sql: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+        let mut rows = Ok(Vec::new());
+        let came = until(sql, || {
+            rows = self.audit(sql);
+            !matches!(&rows, Ok(rows) if rows.is_empty())
+        });
+        let found = rows?;
+        came.map(|()| found).with_context(|| format!("the trail: {:?}", self.audit("SELECT raw FROM audit")))
+    }
+
+    /// Everything the agent wrote that outlives a connection: its log and every column of its trail.
+    ///
+    /// # Errors
+    /// The log or the trail cannot be read.
+    pub fn written(&self) -> anyhow::Result<String> {
+        let rows = self.audit("SELECT raw FROM audit")?;
+        Ok(format!("{}{rows:?}", fs::read_to_string(&self.log)?))
+    }
+
+    /// Waits for the question whose text holds `words` and answers it; yields its id.
+    ///
+    /// # Errors
+    /// Nothing like it was asked, or the answer was not taken.
+    pub fn approve(&self, words: &str) -> anyhow::Result<String> {
+        let mut id = None;
+        until("the act waits at the desk", || {
+            let list = self.weir(&["approvals", "list", "--json"]).map(|list| list.out).unwrap_or_default();
+            let asked = list.lines().find(|line| line.contains(words));
+            id = asked
+                .and_then(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .and_then(|question| Some(question["id"].as_str()?.to_owned()));
+            id.is_some()
+        })?;
+        let id = id.unwrap_or_default();
+        let done = self.weir(&["approvals", "approve", &id])?;
+        if done.code != 0 {
+            bail!("weir approvals approve: {}", done.err);
+        }
+        Ok(id)
+    }
+
     /// The one process, for signals.
     pub fn server(&mut self) -> &mut Server {
         &mut self.server

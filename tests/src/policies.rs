@@ -50,7 +50,7 @@ mode: enforce
 default: deny
 rules:
   - {{name: app-calls, match: {{who: ["workload:app"], http: {{method: [GET, HEAD, POST]}}}}, then: allow}}
-  - {{name: no-admin, match: {{http: {{path: ["/admin*"]}}}}, then: {{deny: "the admin pages are for people"}}}}
+  - {{name: no-admin, match: {{http: {{path: ["/admin", "/admin/**"]}}}}, then: {{deny: "the admin pages are for people"}}}}
   - name: no-secrets-out
     match: {{text: {{in: request, classes: [secret]}}}}
     then: {{deny: "this request holds a secret"}}

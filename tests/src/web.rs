@@ -144,7 +144,8 @@ http {
     client_max_body_size 64m;
     keepalive_requests 1000000;
     server {
-        listen 127.0.0.1:@port@ backlog=4096; listen [::1]:@port@; listen 127.0.0.1:@tls_port@ ssl;
+        listen 127.0.0.1:@port@ backlog=4096; listen [::1]:@port@;
+        listen 127.0.0.1:@tls_port@ ssl; listen [::1]:@tls_port@ ssl;
         ssl_certificate @home@/server.pem; ssl_certificate_key @home@/server-key.pem;
         default_type application/json;
         location = /kilobyte { root @home@; default_type text/plain; }

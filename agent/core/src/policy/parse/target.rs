@@ -85,10 +85,7 @@ pub(super) fn tls(reader: &mut Reader<'_>, node: &Node) -> TargetTls {
         match key {
             "engine" => {
                 let engines = [("rustls", Engine::Rustls), ("boring", Engine::Boring)];
-                let engine = reader.choice(value, "engine", &engines);
-                if engine == Some(Engine::Boring) {
-                    reader.problem(value.line, "engine boring is not built yet; use rustls");
-                }
+                tls.engine = reader.choice(value, "engine", &engines).unwrap_or_default();
             }
             "mode" => {
                 let modes = [("auto", TlsMode::Auto), ("verify", TlsMode::Verify), ("off", TlsMode::Off)];
