@@ -75,7 +75,9 @@ impl Case {
         let clock = match case.field("at").or_else(|| file.field("clock")).and_then(Node::scalar) {
             Some(time) => scene::time(time).map_err(|fault| at(fault.to_string()))?,
             None => {
-                return Err(at("the case needs a frozen time: clock: in the file, or at: in the case".into()));
+                return Err(
+                    at("the case needs a frozen time: clock: in the file, or at: in the case".into()),
+                );
             }
         };
         let act = act(file, case, &destination)?;
