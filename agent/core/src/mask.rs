@@ -2,15 +2,30 @@
 //! It refuses to know where the value came from (SQL cell, JSON string, text span): that is the session's business.
 
 use alloc::string::String;
+use core::cmp::{Ordering, Reverse};
+
+use crate::limits::MASKED_BYTES;
+
+mod hash;
+mod partial;
+mod redact;
+mod text;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+pub use text::{Plan, mask_text, mask_value};
 
 /// How values of a class are masked. Ordered by strictness: of two masks on one value the greater wins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mask {
     /// Each letter and digit becomes `*`, except the first `first` and the last `last` of them; separators stay.
+    /// A value with no more than `first + last` of them is hidden whole.
     Partial { first: u8, last: u8 },
-    /// HMAC-SHA-256 with the host's key, `length` lower-case hex digits.
+    /// HMAC-SHA-256 with the host's key, `length` lower-case hex digits (8 to 64; others are brought into that range).
     Hash { length: u8 },
-    /// Deterministic `tok_CLASS_…`; equal values give equal tokens.
+    /// Deterministic `tok_CLASS_…`; equal values of one class give equal tokens.
     Token,
     /// `[CLASS]`, class name in upper case.
     Redact,
@@ -36,10 +51,43 @@ impl Key {
 }
 
 impl Mask {
-    /// The masked form of `value`; `None` means "no value" (nullify).
+    /// The masked form of `value`; `None` means "no value" (nullify). Never longer than
+    /// [`MASKED_BYTES`]: a value whose partial form would be is redacted.
     #[must_use]
     pub fn apply(self, class: &str, value: &str, key: &Key) -> Option<String> {
-        let _ = (class, value, key);
-        None
+        let masked = match self {
+            Mask::Partial { first, last } if value.len() <= MASKED_BYTES => {
+                partial::partial(value, first, last)
+            }
+            Mask::Partial { .. } | Mask::Redact => redact::redact(class),
+            Mask::Hash { length } => hash::hash(class, value, length, key),
+            Mask::Token => token::token(class, value, key),
+            Mask::Nullify => return None,
+        };
+        Some(masked)
+    }
+
+    /// Kinds of mask from the weakest to the strongest; within a kind, less of the value is stronger.
+    fn strictness(self) -> (u8, Reverse<u16>, Reverse<u8>) {
+        let (kind, shown, first) = match self {
+            Mask::Partial { first, last } => (0, u16::from(first) + u16::from(last), first),
+            Mask::Hash { length } => (1, u16::from(length), 0),
+            Mask::Token => (2, 0, 0),
+            Mask::Redact => (3, 0, 0),
+            Mask::Nullify => (4, 0, 0),
+        };
+        (kind, Reverse(shown), Reverse(first))
+    }
+}
+
+impl Ord for Mask {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.strictness().cmp(&other.strictness())
+    }
+}
+
+impl PartialOrd for Mask {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
