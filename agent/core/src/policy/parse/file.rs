@@ -53,9 +53,8 @@ pub(super) fn policy(
     let mut draft = Vec::new();
     match field("rules") {
         Some((_, node)) => {
-            let inherited = Inherited { mode, explicit: field("mode").is_some() || bundle.is_some() };
             for item in reader.items(node, "rules") {
-                if let Some(rule) = rule(reader, item, own, &tls, inherited, lexicon) {
+                if let Some(rule) = rule(reader, item, own, &tls, mode, lexicon) {
                     refuse_twin(reader, &rule, &draft);
                     draft.push(rule);
                 }
@@ -96,18 +95,12 @@ fn fallback(reader: &mut Reader<'_>, node: &Node) {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Inherited {
-    mode: Mode,
-    explicit: bool,
-}
-
 fn rule(
     reader: &mut Reader<'_>,
     node: &Node,
     target: &Target,
     tls: &TargetTls,
-    inherited: Inherited,
+    inherited: Mode,
     lexicon: &Lexicon<'_>,
 ) -> Option<Rule> {
     let fields = reader.map(node, &RULE_KEYS);
@@ -149,17 +142,16 @@ fn rule(
         name: Arc::from(name?),
         file: 0,
         line: node.line,
-        mode: own_mode.unwrap_or(inherited.mode),
+        mode: own_mode.unwrap_or(inherited),
         stage: Stage::of(&condition),
         names_unknown: Rule::names_unknown(&condition),
         condition,
         then,
         durability,
     };
-    if own_mode == Some(Mode::Monitor) && inherited.mode == Mode::Enforce {
+    if own_mode == Some(Mode::Monitor) && inherited == Mode::Enforce {
         refuse_idle_monitor(reader, &rule);
     }
-    let _ = inherited.explicit;
     refuse_dead(reader, &rule, target);
     Some(rule)
 }
