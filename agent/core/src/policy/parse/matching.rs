@@ -19,6 +19,8 @@ use crate::detect::ClassSet;
 pub(super) struct Scope<'a> {
     pub(super) lexicon: &'a Lexicon<'a>,
     pub(super) protocol: Option<Protocol>,
+    /// The target itself was refused, so nothing can be said about its protocol.
+    pub(super) unsure: bool,
 }
 
 /// `None` when anything in it was refused; the rule is then left out, and the bundle with it.
@@ -32,12 +34,14 @@ pub(super) fn matching(reader: &mut Reader<'_>, node: &Node, scope: Scope<'_>) -
             "when" => {
                 window::when(reader, value, scope.lexicon).map(|when| Condition::Test(Test::When(when)))
             }
-            "sql" => spoken(reader, line, "sql", Protocol::Postgres, scope)
-                .then(|| sql(reader, value, scope))
-                .flatten(),
-            "http" => spoken(reader, line, "http", Protocol::Http, scope)
-                .then(|| http::http(reader, value))
-                .flatten(),
+            "sql" => {
+                let inner = sql(reader, value, scope);
+                inner.filter(|_| spoken(reader, line, "sql", Protocol::Postgres, scope))
+            }
+            "http" => {
+                let inner = http::http(reader, value);
+                inner.filter(|_| spoken(reader, line, "http", Protocol::Http, scope))
+            }
             "text" => text(reader, line, value, scope).map(|text| Condition::Test(Test::Text(text))),
             "any" => any(reader, value, scope),
             "not" => matching(reader, value, scope).map(|inner| Condition::Not(Box::new(inner))),
@@ -81,6 +85,7 @@ fn any(reader: &mut Reader<'_>, node: &Node, scope: Scope<'_>) -> Option<Conditi
 /// A field needs the target to say which protocol is spoken there.
 fn spoken(reader: &mut Reader<'_>, line: u32, field: &str, needed: Protocol, scope: Scope<'_>) -> bool {
     let message = match scope.protocol {
+        _ if scope.unsure => return true,
         Some(protocol) if protocol == needed => return true,
         Some(protocol) => format!(
             "`{field}` can never match here: the target speaks {}, and {field} belongs to {}",
