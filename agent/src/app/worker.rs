@@ -132,9 +132,13 @@ async fn open(
     grammar: Rc<PgGrammar>,
     origin: Origin,
 ) -> Result<Connection, (Origin, String)> {
-    let identity = match agent.workloads.identify(&agent.fence, &origin) {
-        Ok(identity) => Arc::new(identity),
-        Err(why) => return Err((origin, why.to_string())),
+    // A new executable is hashed, which may take a while; the other connections of this thread go on.
+    let (asking, of) = (Arc::clone(agent), origin.clone());
+    let identified = tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &of)).await;
+    let identity = match identified {
+        Ok(Ok(identity)) => Arc::new(identity),
+        Ok(Err(why)) => return Err((origin, why.to_string())),
+        Err(fault) => return Err((origin, format!("the process behind it could not be told: {fault}"))),
     };
     let mut destination = Destination::new(origin.destination);
     for name in agent.names.of(destination.ip()) {
