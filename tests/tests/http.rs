@@ -65,7 +65,10 @@ fn responses_arrive_masked_with_their_own_length() {
     assert_eq!(length, body.len(), "{json:?}");
     let row: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!(row["name"], "Ada Lovelace");
-    assert_eq!((&row["email"], &row["ssn"], &row["card"]), (&"[EMAIL]".into(), &"[SSN]".into(), &"[CARD]".into()));
+    assert_eq!(
+        (&row["email"], &row["ssn"], &row["card"]),
+        (&"[EMAIL]".into(), &"[SSN]".into(), &"[CARD]".into())
+    );
 
     let text = bench.curl(&["-i", &bench.url("/text")]);
     let (length, body) = measured(&text.out);
@@ -122,7 +125,9 @@ fn a_denied_path_is_answered_and_the_connection_lives_on() {
 fn a_secret_in_a_body_does_not_leave() {
     let bench = bench("http-secret");
     let form = [&bench.url("/echo"), "-w", "%{http_code}"];
-    for secret in ["AKIAIOSFODNN7EXAMPLE", "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----"] {
+    for secret in
+        ["AKIAIOSFODNN7EXAMPLE", "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----END RSA PRIVATE KEY-----"]
+    {
         let body = format!("text={secret}");
         let sent = bench.curl(&[&["--data-binary", &body][..], &form].concat());
         assert!(sent.out.ends_with("403") && sent.out.contains("no-secrets-out"), "{sent:?}");
@@ -194,7 +199,8 @@ fn ambiguous_requests_are_refused() {
     let answer = bench.agent.run(&["python3", "-c", RAW, &port, good]).unwrap();
     assert_eq!(answer.out.trim(), "HTTP/1.1 200 OK", "{answer:?}");
     assert!(!bench.seen("GET /plain").contains("smuggled"));
-    let rows = bench.agent.audit("SELECT reason FROM audit WHERE kind = 'verdict' AND rule = 'protocol'").unwrap();
+    let rows =
+        bench.agent.audit("SELECT reason FROM audit WHERE kind = 'verdict' AND rule = 'protocol'").unwrap();
     assert_eq!(rows.len(), forms.len(), "{rows:?}");
 }
 

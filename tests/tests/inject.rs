@@ -23,9 +23,8 @@ fn bench(name: &str, more: &str) -> Bench {
     let files = Certificate::make(&lab.dir().join("tls"), &["127.0.0.1"]).unwrap();
     let tls = Some((files.certificate.as_path(), files.key.as_path()));
     let postgres = Postgres::start(&lab, Options { tls }).unwrap();
-    let setup = Setup::default()
-        .policy("shop.yaml", &policy(postgres.port, &files.ca, more))
-        .secret("db", SECRET);
+    let setup =
+        Setup::default().policy("shop.yaml", &policy(postgres.port, &files.ca, more)).secret("db", SECRET);
     let agent = Agent::start(&lab, &setup).unwrap();
     Bench { agent, postgres, _lab: lab }
 }

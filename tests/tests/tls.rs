@@ -125,7 +125,8 @@ fn names_that_disagree_and_clients_that_distrust_get_nowhere() {
     let bench = bench("tls-refusals", "rustls", real);
     let curl = ["curl", "-sS", "--max-time", "30"];
     let url = bench.url("/fronted");
-    let fronted = bench.run(&[&curl[..], &["-w", "%{http_code}", "-H", "Host: elsewhere.test", &url]].concat());
+    let fronted =
+        bench.run(&[&curl[..], &["-w", "%{http_code}", "-H", "Host: elsewhere.test", &url]].concat());
     assert!(fronted.out.ends_with("421"), "{fronted:?}");
 
     let foreign = other(&bench.lab);
