@@ -1,0 +1,287 @@
+//! Whatever fails, labelled workloads stay shut in: a dead agent, one that cannot start, a full disk; and the one way out.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use weir_tests::agent::weir;
+use weir_tests::postgres::{Options, PASSWORD};
+use weir_tests::process::until;
+use weir_tests::{Agent, Lab, Postgres, Setup, Web, policies};
+
+/// For each line on standard input: connects, and prints errno.
+const DIAL: &str = r"
+import socket, sys
+for _ in sys.stdin:
+    with socket.socket() as s:
+        print(s.connect_ex(('127.0.0.1', int(sys.argv[1]))), flush=True)
+";
+
+/// A process that dials when it is told to. It lives on when the agent dies.
+struct Dialler {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+}
+
+impl Dialler {
+    fn start(mut command: Command) -> Dialler {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        Dialler { input: child.stdin.take(), child, output }
+    }
+
+    fn errno(&mut self) -> i32 {
+        self.input.as_mut().unwrap().write_all(b"\n").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line.trim().parse().unwrap()
+    }
+}
+
+impl Drop for Dialler {
+    fn drop(&mut self) {
+        // The script ends with its input.
+        drop(self.input.take());
+        let _ = self.child.wait();
+    }
+}
+
+struct Bench {
+    agent: Option<Agent>,
+    web: Web,
+    labelled: Dialler,
+    unlabelled: Dialler,
+    config: PathBuf,
+    // Last: it removes what the others use.
+    lab: Lab,
+}
+
+fn bench(name: &str) -> Bench {
+    let lab = Lab::new(name).unwrap();
+    let web = Web::start(&lab).unwrap();
+    let setup = Setup::default()
+        .policy("classes.yaml", policies::CLASSES)
+        .policy("web.yaml", &policies::web(web.port));
+    let agent = Agent::start(&lab, &setup).unwrap();
+    let port = web.port.to_string();
+    let dial = ["python3", "-c", DIAL, &port];
+    let mut direct = Command::new(dial[0]);
+    direct.args(&dial[1..]);
+    let mut bench = Bench {
+        labelled: Dialler::start(agent.app(&dial).unwrap()),
+        unlabelled: Dialler::start(direct),
+        config: agent.config.clone(),
+        agent: Some(agent),
+        web,
+        lab,
+    };
+    bench.assert_open();
+    bench
+}
+
+impl Bench {
+    fn agent(&mut self) -> &mut Agent {
+        self.agent.as_mut().unwrap()
+    }
+
+    fn restart(&mut self) -> anyhow::Result<()> {
+        self.agent = None;
+        self.agent = Some(Agent::restart(&self.lab, self.config.clone(), self.lab.dir().join("policies"))?);
+        Ok(())
+    }
+
+    fn assert_open(&mut self) {
+        assert_eq!((self.labelled.errno(), self.unlabelled.errno()), (0, 0));
+    }
+
+    /// The labelled process is refused, and the control is not.
+    fn assert_closed(&mut self) {
+        let refused = [libc::ECONNREFUSED, libc::EPERM, libc::EACCES];
+        let errno = self.labelled.errno();
+        assert!(refused.contains(&errno), "errno {errno}");
+        assert_eq!(self.unlabelled.errno(), 0);
+    }
+
+    fn curl(&mut self, path: &str) -> String {
+        let url = format!("http://127.0.0.1:{}{path}", self.web.port);
+        let seen = self.agent().run(&["curl", "-sS", "--max-time", "30", &url]).unwrap();
+        seen.out + &seen.err
+    }
+}
+
+#[test]
+fn a_killed_agent_leaves_the_fence_closed_and_a_new_one_takes_over() {
+    let mut bench = bench("killed");
+    bench.agent().server().kill();
+    bench.assert_closed();
+    let run = bench.agent().run(&["true"]).unwrap();
+    assert_eq!(run.code, 125, "nothing starts without a live agent: {run:?}");
+    bench.restart().unwrap();
+    bench.assert_open();
+    assert_eq!(bench.curl("/text"), "write to [EMAIL]");
+    let verified = bench.agent().weir(&["audit", "verify"]).unwrap();
+    assert_eq!(verified.code, 0, "{verified:?}");
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_leaves_the_fence_closed() {
+    let mut bench = bench("ended");
+    let server = bench.agent().server();
+    server.signal(libc::SIGTERM);
+    assert!(server.wait().unwrap().success());
+    bench.assert_closed();
+}
+
+#[test]
+fn detaching_opens_and_is_recorded() {
+    let mut bench = bench("detach");
+    let detached = bench.agent().weir(&["detach", "--reason", "moving house"]).unwrap();
+    assert_eq!(detached.code, 0, "{detached:?}");
+    assert!(bench.agent().server().wait().unwrap().success());
+    bench.assert_open();
+    let sql = "SELECT kind, user, reason, durability FROM audit WHERE method = 'detach'";
+    let rows = bench.agent().audited(sql).unwrap();
+    assert_eq!((&rows[0]["kind"], &rows[0]["durability"]), (&"admin".into(), &"strict".into()));
+    assert_eq!((&rows[0]["user"], &rows[0]["reason"]), (&"ops@lab.test".into(), &"moving house".into()));
+}
+
+#[test]
+fn a_dead_agents_fence_is_lifted_by_hand_and_recorded() {
+    let mut bench = bench("detach-dead");
+    bench.agent().server().kill();
+    let detached = bench.agent().weir(&["detach", "--reason", "it is dead"]).unwrap();
+    assert_eq!(detached.code, 0, "{detached:?}");
+    bench.assert_open();
+    let rows = bench.agent().audited("SELECT reason FROM audit WHERE method = 'detach'").unwrap();
+    assert_eq!(rows[0]["reason"], "it is dead");
+}
+
+#[test]
+fn an_agent_that_cannot_start_says_why_and_opens_nothing() {
+    let mut bench = bench("unstartable");
+    let policies = bench.lab.dir().join("policies");
+    let sound = fs::read_to_string(policies.join("web.yaml")).unwrap();
+    fs::write(policies.join("web.yaml"), sound.replace("mode: enforce", "mode: perhaps")).unwrap();
+    let fault = format!("{:#}", bench.restart().unwrap_err());
+    assert!(fault.contains("web.yaml:4"), "{fault}");
+    bench.assert_closed();
+
+    fs::write(policies.join("web.yaml"), &sound).unwrap();
+    fs::rename(&policies, bench.lab.dir().join("elsewhere")).unwrap();
+    let fault = format!("{:#}", bench.restart().unwrap_err());
+    assert!(fault.contains("cannot read the policy folder"), "{fault}");
+    bench.assert_closed();
+    fs::rename(bench.lab.dir().join("elsewhere"), &policies).unwrap();
+
+    let config = fs::read_to_string(&bench.config).unwrap();
+    let taken = format!("fence: {{port: {}, ", bench.web.port);
+    fs::write(&bench.config, config.replace("fence: {", &taken)).unwrap();
+    let fault = format!("{:#}", bench.restart().unwrap_err());
+    assert!(fault.contains(&format!("port {} on the loopback is taken", bench.web.port)), "{fault}");
+    bench.assert_closed();
+
+    fs::write(&bench.config, config).unwrap();
+    bench.restart().unwrap();
+    bench.assert_open();
+}
+
+/// A small file system of its own, unmounted with its owner.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(folder: &Path) -> SmallDisk {
+        fs::create_dir_all(folder).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=4m", "weir-test"]).arg(folder);
+        assert!(mount.status().unwrap().success());
+        SmallDisk(folder.into())
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.0.join("filler")).unwrap();
+        for size in [65_536, 4_096, 1] {
+            while file.write_all(&vec![0; size]).is_ok() {}
+        }
+    }
+
+    fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_full_ledger_disk_refuses_acts_in_the_peers_protocol_until_there_is_room() {
+    let lab = Lab::new("full").unwrap();
+    let disk = SmallDisk::mount(&lab.dir().join("audit"));
+    let postgres = Postgres::start(&lab, Options::default()).unwrap();
+    let web = Web::start(&lab).unwrap();
+    let setup = Setup::default()
+        .policy("classes.yaml", policies::CLASSES)
+        .policy("shop.yaml", &policies::shop(postgres.port))
+        .policy("web.yaml", &policies::web(web.port));
+    let agent = Agent::start(&lab, &setup).unwrap();
+    let curl = |path: &str| {
+        let url = format!("http://127.0.0.1:{}{path}", web.port);
+        agent.run(&["curl", "-sS", "--max-time", "30", &url]).unwrap()
+    };
+    let port = postgres.port.to_string();
+    let psql = |sql: &str| {
+        let connect =
+            ["psql", "-X", "-A", "-t", "-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-d", "shop"];
+        let mut command = agent.app(&[&connect[..], &["-c", sql]].concat()).unwrap();
+        weir_tests::agent::done(command.env("PGPASSWORD", PASSWORD).output().unwrap()).unwrap()
+    };
+    assert_eq!(psql("SELECT 1").out.trim(), "1");
+    disk.fill();
+    // What is already allocated of the last page may take a few rows more.
+    until("the ledger refuses", || curl("/full").out.contains("weir_failed")).unwrap();
+    let before = web.seen().unwrap().matches("/refused").count();
+    let refused = curl("/refused");
+    assert!(refused.out.contains("the audit ledger cannot be written"), "{refused:?}");
+    let sql = psql("INSERT INTO orders VALUES (77, 1, 1)");
+    assert_ne!(sql.code, 0, "{sql:?}");
+    assert!(sql.err.contains("audit"), "{sql:?}");
+    disk.free();
+    until("the ledger takes rows again", || curl("/recovered").out.contains("\"ok\"")).unwrap();
+    assert_eq!(psql("SELECT count(*) FROM orders WHERE id = 77").out.trim(), "0");
+    until("nginx wrote", || web.seen().is_ok_and(|seen| seen.contains("/recovered"))).unwrap();
+    assert_eq!(web.seen().unwrap().matches("/refused").count(), before);
+    let verified = agent.weir(&["audit", "verify"]).unwrap();
+    assert_eq!(verified.code, 0, "{verified:?}");
+}
+
+#[test]
+fn strangers_may_not_dial_the_listener_and_workloads_may_not_ask_the_agent() {
+    let mut bench = bench("strangers");
+    let log = fs::read_to_string(&bench.agent().log).unwrap();
+    // The agent colours its log.
+    let port: String = log.rsplit("port").next().unwrap().chars().skip_while(|c| *c != '=').collect();
+    let port: String = port.rsplit('m').next().unwrap().chars().filter(char::is_ascii_digit).collect();
+    let mut stranger = TcpStream::connect(("127.0.0.1", port.parse().unwrap())).unwrap();
+    let _ = stranger.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = stranger.read(&mut [0; 16]);
+    assert!(matches!(&answer, Err(fault) if fault.raw_os_error() == Some(libc::ECONNRESET)), "{answer:?}");
+    let rows = bench.agent().audited("SELECT decision, reason FROM audit WHERE rule = 'origin'").unwrap();
+    assert_eq!(rows[0]["decision"], "denied", "{rows:?}");
+
+    let config = bench.config.to_str().unwrap().to_owned();
+    let binary = weir().unwrap();
+    let binary = binary.to_str().unwrap();
+    for command in [&["status"][..], &["approvals", "list"], &["approvals", "approve", "x"], &["detach"]] {
+        let asked = [&[binary], command, &["--config", &config]].concat();
+        let answer = bench.agent().run(&asked).unwrap();
+        assert_ne!(answer.code, 0, "{answer:?}");
+        assert!(answer.err.contains("guarded by weir and may not talk to it"), "{answer:?}");
+    }
+    bench.assert_open();
+    assert_eq!(bench.curl("/text"), "write to [EMAIL]");
+}
