@@ -187,7 +187,7 @@ impl Agent {
     ///
     /// # Errors
     /// The record cannot be written, or a pin cannot be removed; then the fence is still up.
-    pub(crate) fn detach(&self, who: &str, reason: &str) -> anyhow::Result<()> {
+    pub(crate) async fn detach(&self, who: &str, reason: &str) -> anyhow::Result<()> {
         let record = Record {
             ts: clock::wall_ns(),
             kind: Kind::Admin,
@@ -200,7 +200,7 @@ impl Agent {
         match self.ledger.append(&record) {
             Appending::Done(_) => {}
             Appending::Waiting(pending) => {
-                pending.wait().map_err(anyhow::Error::msg)?;
+                pending.await.map_err(anyhow::Error::msg)?;
             }
             Appending::Refused(why) => {
                 anyhow::bail!("the audit row cannot be written, so the fence stays: {why}")

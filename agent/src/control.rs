@@ -106,7 +106,7 @@ async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
                 Response::Refused { message: format!("this request is not understood: {fault}") }
             }
             (Ok(Request::Watch), Ok(_)) => return watch(&mut write, agent).await,
-            (Ok(request), Ok(caller)) => answer(request, caller, agent),
+            (Ok(request), Ok(caller)) => answer(request, caller, agent).await,
         };
         send(&mut write, &response).await?;
         if response == Response::Detached {
@@ -117,7 +117,7 @@ async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
     Ok(())
 }
 
-fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
+async fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(status::Status::of(agent))),
         Request::Approvals | Request::Watch => Response::Approvals { open: agent.desk.list() },
@@ -132,7 +132,7 @@ fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
                 Err(fault) => Response::Refused { message: fault.to_string() },
             }
         }
-        Request::Detach { reason } if caller.uid == 0 => match agent.detach(&caller.name(), &reason) {
+        Request::Detach { reason } if caller.uid == 0 => match agent.detach(&caller.name(), &reason).await {
             Ok(()) => Response::Detached,
             Err(fault) => Response::Refused { message: format!("{fault:#}") },
         },
