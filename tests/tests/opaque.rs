@@ -43,7 +43,8 @@ fn policy(port: u16, rule: &str) -> Setup {
 fn a_rule_lets_a_server_first_protocol_pass_metered() {
     let lab = Lab::new("opaque").unwrap();
     let port = banner_server();
-    let rule = format!("{{name: smtp, match: {{dst: {{host: 127.0.0.1, port: {port}}}}}, then: {{opaque: allow}}}}");
+    let rule =
+        format!("{{name: smtp, match: {{dst: {{host: 127.0.0.1, port: {port}}}}}, then: {{opaque: allow}}}}");
     let agent = Agent::start(&lab, &policy(port, &rule)).unwrap();
     let seen = client(&agent, port);
     assert_eq!(seen.out, "220 lab ready\nEHLO lab\n", "{seen:?}");
@@ -67,6 +68,7 @@ s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 10); s.sendall(b'\
 print(s.recv(100))";
     let seen = agent.run(&["python3", "-c", script, &port.to_string()]).unwrap();
     assert!(seen.err.contains("ConnectionResetError"), "{seen:?}");
-    let rows = agent.audit("SELECT decision, reason FROM audit WHERE kind = 'connection' AND decision = 'denied'");
+    let rows =
+        agent.audit("SELECT decision, reason FROM audit WHERE kind = 'connection' AND decision = 'denied'");
     assert_eq!(rows.unwrap().len(), 1);
 }

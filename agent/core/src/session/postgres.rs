@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use super::{Close, Host, Input, Now, Opening, Outbox};
 use crate::action::{Context, Protocol};
 use crate::audit::Receipt;
-use crate::limits::QUEUE_BYTES;
+use crate::limits::{QUEUE_BYTES, SNIFF_NS};
 use crate::wire::postgres::Violation;
 use crate::wire::postgres::backend::Status;
 use crate::wire::postgres::startup::Startup;
@@ -81,6 +81,8 @@ pub struct Conversation {
     gone: bool,
     /// The last input of the workload ended within a message.
     partial: bool,
+    /// Monotonic nanoseconds by which the start-up packet must be whole.
+    opening_ends: Option<u64>,
     /// Something came from the server.
     reached: bool,
 }
@@ -162,6 +164,7 @@ impl Conversation {
             gone: false,
             partial: false,
             reached: false,
+            opening_ends: None,
         }
     }
 
@@ -187,13 +190,16 @@ impl Conversation {
             Input::Recorded(result) => self.recorded(&mut turn, result),
             Input::Answered(answer) => self.answered(&mut turn, &answer),
             Input::LoggedIn(messages) => self.logged_in(&mut turn, &messages),
+            Input::Tick if self.phase == Phase::Start => self.opening_is_late(&mut turn),
             Input::Tick => self.tick(&mut turn),
         };
         self.waiting = self.waiting.filter(|wait| self.still_waits(*wait));
         let out = turn.out;
         out.pause_workload = self.waiting.is_some() || out.to_server.as_slice().len() >= QUEUE_BYTES;
         out.pause_server = out.to_workload.as_slice().len() >= QUEUE_BYTES;
-        out.wake_at = self.head.deadline();
+        let opening_ends = *self.opening_ends.get_or_insert(now.mono_ns.saturating_add(SNIFF_NS));
+        let opening = (self.phase == Phase::Start).then_some(opening_ends);
+        out.wake_at = self.head.deadline().or(opening);
         taken
     }
 
@@ -245,6 +251,14 @@ impl Conversation {
         0
     }
 
+    /// The client began its start-up packet and stopped.
+    fn opening_is_late(&mut self, turn: &mut Turn<'_>) -> usize {
+        if self.opening_ends.is_some_and(|ends| turn.now.mono_ns >= ends) {
+            self.protocol_error(turn, "the start-up packet did not end in time");
+        }
+        0
+    }
+
     fn server_closed(&mut self, turn: &mut Turn<'_>) -> usize {
         self.withdraw(turn);
         match self.phase {
@@ -282,6 +296,9 @@ impl Conversation {
 
     /// Tells the workload why, and ends.
     fn fatal(&mut self, turn: &mut Turn<'_>, code: &'static str, message: &str) {
+        if self.phase == Phase::Start {
+            self.record_refusal(turn, "", "protocol", message);
+        }
         self.scratch.out.clear();
         deny::fatal(&mut self.scratch.out, code, message);
         turn.out.to_workload.own(&self.scratch.out);

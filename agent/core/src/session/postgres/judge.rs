@@ -21,6 +21,8 @@ use crate::sql::Catalog;
 /// The policy, as this session sees it; tests put a small one of their own in its place.
 pub trait Rules: Debug + Send + Sync {
     fn judge(&self, context: &Context<'_>, action: &Action<'_>) -> Judgement;
+    /// Why the connection itself may not be: target, rule and message.
+    fn refuses(&self, context: &Context<'_>) -> Option<(Arc<str>, Arc<str>, Arc<str>)>;
     fn needs(&self, context: &Context<'_>) -> Needs;
     fn protected_columns(&self, catalog: &Catalog) -> ProtectedColumns;
     fn classes_named(&self, column: &str) -> Vec<ClassId>;
@@ -36,6 +38,16 @@ pub trait Rules: Debug + Send + Sync {
 impl Rules for Policy {
     fn judge(&self, context: &Context<'_>, action: &Action<'_>) -> Judgement {
         Policy::judge(self, context, action)
+    }
+
+    fn refuses(&self, context: &Context<'_>) -> Option<(Arc<str>, Arc<str>, Arc<str>)> {
+        let judgement = Policy::connection(self, context);
+        let message = match judgement.verdict {
+            Verdict::Allow(_) => return None,
+            Verdict::Deny { message } => message,
+            Verdict::Approve(_) => "a connection cannot wait for an approval".into(),
+        };
+        Some((judgement.target, judgement.rule, message))
     }
 
     fn needs(&self, context: &Context<'_>) -> Needs {

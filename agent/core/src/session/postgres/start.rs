@@ -66,6 +66,27 @@ impl Conversation {
         }
     }
 
+    /// The row of an opening that is refused; nothing leaves, so nothing waits for it.
+    pub(super) fn record_refusal(&mut self, turn: &mut Turn<'_>, target: &str, rule: &str, reason: &str) {
+        let entry = super::record::Entry {
+            number: self.scribe.number(),
+            kind: Kind::Verdict,
+            decision: Decision::Denied,
+            target,
+            rule,
+            reason,
+            statements: &[],
+            bytes_up: 0,
+            durability: Durability::Fast,
+            approval: "",
+            approver: "",
+        };
+        let record = self.scribe.entry(turn.now, &turn.rules, &entry);
+        // The refusal stands whatever the ledger says.
+        let _ = turn.host.append(record);
+        self.phase = Phase::Ended;
+    }
+
     fn admit(&mut self, turn: &mut Turn<'_>, packet: &[u8]) {
         let settings = match settings_of(&self.startup) {
             Ok(settings) => settings,
@@ -73,6 +94,10 @@ impl Conversation {
                 return self.protocol_error(turn, &format!("invalid start-up packet: {violation}"));
             }
         };
+        if let Some((target, rule, message)) = turn.rules.refuses(&self.context(turn.now)) {
+            self.record_refusal(turn, &target, &rule, &message);
+            return self.fatal(turn, deny::DENIED, &message);
+        }
         if self.startup.parameters.iter().any(|(name, value)| name == "replication" && !is_off(value)) {
             return self.fatal(
                 turn,

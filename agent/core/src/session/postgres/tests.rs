@@ -77,6 +77,11 @@ fn question_and_answer() -> (Question, Answer) {
 }
 
 impl Rules for Words {
+    fn refuses(&self, context: &Context<'_>) -> Option<(Arc<str>, Arc<str>, Arc<str>)> {
+        let refused = context.database == "forbidden";
+        refused.then(|| ("".into(), "default".into(), "no policy targets this database".into()))
+    }
+
     fn judge(&self, _: &Context<'_>, action: &Action<'_>) -> Judgement {
         let Action::Sql(statement) = action else { panic!("only SQL is judged here") };
         let (verdict, rule) = if self.deny_all || statement.text.contains("drop") {

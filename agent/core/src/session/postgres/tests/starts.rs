@@ -103,3 +103,12 @@ fn a_failed_dial_is_a_reset() {
     rig.event(Input::ServerClosed);
     assert_eq!(rig.close, Some(Close::Reset));
 }
+
+#[test]
+fn a_database_that_no_policy_targets_is_refused_before_the_server_is_dialled() {
+    let mut rig = Rig::new(Words::default());
+    rig.client(&startup(&[("user", "app"), ("database", "forbidden")]));
+    assert_eq!((rig.to_server.len(), rig.close), (0, Some(Close::Finish)));
+    assert!(contains(&rig.to_client, "42501"));
+    assert!(rig.desk.records.iter().any(|record| record.decision == Decision::Denied));
+}
