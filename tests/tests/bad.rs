@@ -136,10 +136,8 @@ impl Drops {
 
 impl Drop for Drops {
     fn drop(&mut self) {
-        let pid = libc::pid_t::try_from(self.child.id()).unwrap();
-        // SAFETY: kill has no memory effects; the pid is our own child that has not been waited for. `weir run` passes
-        // the signal on to the relay.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
+        // `weir run` passes the signal on to the relay.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let _ = self.child.wait();
     }
 }
