@@ -73,30 +73,28 @@ fn tokio_postgres() {
 
 async fn rust_client(url: &str) {
     let (mut client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
-    let driving = async { connection.await.unwrap() };
-    let working = async {
-        let sql = "SELECT name, ssn, credit_card, note FROM customers WHERE id = $1";
-        let statement = client.prepare(sql).await.unwrap();
-        for (id, ssn, note) in [(1, "***-**-6789", Some("prefers tea")), (3, "***-**-9041", None)] {
-            let row = client.query_one(&statement, &[&id]).await.unwrap();
-            assert_eq!(row.get::<_, &str>(1), ssn);
-            assert_eq!(row.get::<_, &str>(2), "[CARD]");
-            assert_eq!(row.get::<_, Option<&str>>(3), note);
-        }
-        let ids: Vec<i32> = client.query_one("SELECT $1::int[]", &[&vec![1, 2, 3]]).await.unwrap().get(0);
-        assert_eq!(ids, [1, 2, 3]);
-        let transaction = client.transaction().await.unwrap();
-        transaction.execute("INSERT INTO orders (id, customer) VALUES ($1, 1)", &[&500]).await.unwrap();
-        let fault = transaction.query("SELECT 1 / $1::int", &[&0]).await.unwrap_err();
-        assert_eq!(fault.code().unwrap().code(), "22012");
-        transaction.rollback().await.unwrap();
-        let denied = client.execute("DROP TABLE orders", &[]).await.unwrap_err();
-        assert_eq!(denied.code().unwrap().code(), "42501");
-        let count: i64 = client.query_one("SELECT count(*) FROM orders", &[]).await.unwrap().get(0);
-        assert_eq!(count, 30);
-        drop(client);
-    };
-    tokio::join!(driving, working);
+    let driving = tokio::spawn(connection);
+    let sql = "SELECT name, ssn, credit_card, note FROM customers WHERE id = $1";
+    let statement = client.prepare(sql).await.unwrap();
+    for (id, ssn, note) in [(1, "***-**-6789", Some("prefers tea")), (3, "***-**-9041", None)] {
+        let row = client.query_one(&statement, &[&id]).await.unwrap();
+        assert_eq!(row.get::<_, &str>(1), ssn);
+        assert_eq!(row.get::<_, &str>(2), "[CARD]");
+        assert_eq!(row.get::<_, Option<&str>>(3), note);
+    }
+    let ids: Vec<i32> = client.query_one("SELECT $1::int[]", &[&vec![1, 2, 3]]).await.unwrap().get(0);
+    assert_eq!(ids, [1, 2, 3]);
+    let transaction = client.transaction().await.unwrap();
+    transaction.execute("INSERT INTO orders (id, customer) VALUES ($1, 1)", &[&500]).await.unwrap();
+    let fault = transaction.query("SELECT 1 / $1::int", &[&0]).await.unwrap_err();
+    assert_eq!(fault.code().unwrap().code(), "22012");
+    transaction.rollback().await.unwrap();
+    let denied = client.execute("DROP TABLE orders", &[]).await.unwrap_err();
+    assert_eq!(denied.code().unwrap().code(), "42501");
+    let count: i64 = client.query_one("SELECT count(*) FROM orders", &[]).await.unwrap().get(0);
+    assert_eq!(count, 30);
+    drop(client);
+    driving.await.unwrap().unwrap();
 }
 
 #[test]
