@@ -2,7 +2,7 @@
 //! behind it works. It refuses to start without a policy, a ledger and a CA.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -49,6 +49,8 @@ pub struct Agent {
     pub connections: AtomicU64,
     /// Ends the agent; the fence stays as it is.
     pub stop: Notify,
+    /// `weir detach` has opened the fence.
+    lifted: AtomicBool,
     shipper: Option<Shipper>,
     policy_problems: Arc<Mutex<Vec<String>>>,
     policy_changed: Arc<Notify>,
@@ -66,6 +68,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let (agent, _live) = assemble(config, fence, workloads)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = runtime.block_on(serve(Arc::clone(&agent)));
+    if agent.lifted.load(Ordering::Relaxed) {
+        agent.record("stop", "the agent stops; the fence is lifted");
+        return served;
+    }
     let left = agent.fence.leave();
     agent.record("stop", "the agent stops; the fence stays closed");
     served?;
@@ -109,6 +115,7 @@ fn assemble(
         started: Instant::now(),
         connections: AtomicU64::new(0),
         stop: Notify::new(),
+        lifted: AtomicBool::new(false),
         shipper,
         policy_problems,
         policy_changed,
@@ -187,7 +194,7 @@ impl Agent {
     ///
     /// # Errors
     /// The record cannot be written, or a pin cannot be removed; then the fence is still up.
-    pub(crate) fn detach(&self, who: &str, reason: &str) -> anyhow::Result<()> {
+    pub(crate) async fn detach(&self, who: &str, reason: &str) -> anyhow::Result<()> {
         let record = Record {
             ts: clock::wall_ns(),
             kind: Kind::Admin,
@@ -200,14 +207,16 @@ impl Agent {
         match self.ledger.append(&record) {
             Appending::Done(_) => {}
             Appending::Waiting(pending) => {
-                pending.wait().map_err(anyhow::Error::msg)?;
+                pending.await.map_err(anyhow::Error::msg)?;
             }
             Appending::Refused(why) => {
                 anyhow::bail!("the audit row cannot be written, so the fence stays: {why}")
             }
         }
+        self.fence.lift()?;
+        self.lifted.store(true, Ordering::Relaxed);
         tracing::warn!(who, reason, "The fence is lifted: labelled workloads go direct.");
-        Ok(self.fence.lift()?)
+        Ok(())
     }
 
     pub(crate) fn policy_problems(&self) -> Vec<String> {
@@ -234,7 +243,13 @@ impl Agent {
         loop {
             let changed = tokio::time::timeout(names::REFRESH, self.policy_changed.notified()).await.is_ok();
             if changed {
-                self.record("policy", "a changed policy folder was read");
+                self.record(
+                    "policy",
+                    match self.policy_problems().is_empty() {
+                        true => "a changed policy is in force",
+                        false => "the changed policy folder has faults; the policy before it stays in force",
+                    },
+                );
             }
             self.look_names_up().await;
         }

@@ -1,5 +1,5 @@
 //! The control socket: one JSON request a line, one JSON answer a line. It refuses labelled workloads and, for each
-//! request, callers that are not entitled to it (SO_PEERCRED): root for the agent itself, people for approvals.
+//! request, callers that are not entitled to it (SO_PEERCRED): root detaches, people answer; held acts are shown to both.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -105,22 +105,36 @@ async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
             (Err(fault), Ok(_)) => {
                 Response::Refused { message: format!("this request is not understood: {fault}") }
             }
+<<<<<<< HEAD
             (Ok(Request::Watch), Ok(_)) => return watch(&mut write, agent).await,
-            (Ok(request), Ok(caller)) => answer(request, caller, agent),
+=======
+            (Ok(Request::Watch), Ok(caller)) if caller.may_see_acts() => {
+                return watch(&mut write, agent).await;
+            }
+>>>>>>> httpleaks
+            (Ok(request), Ok(caller)) => answer(request, caller, agent).await,
         };
         send(&mut write, &response).await?;
         if response == Response::Detached {
-            agent.stop.notify_waiters();
+            agent.stop.notify_one();
         }
         lines.get_mut().get_mut().set_limit(REQUEST_BYTES);
     }
     Ok(())
 }
 
-fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
+async fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(status::Status::of(agent))),
-        Request::Approvals | Request::Watch => Response::Approvals { open: agent.desk.list() },
+        Request::Approvals | Request::Watch if caller.may_see_acts() => {
+            Response::Approvals { open: agent.desk.list() }
+        }
+        Request::Approvals | Request::Watch => Response::Refused {
+            message: format!(
+                "uid {} is nobody in `people` of the configuration: held acts are shown to them and to root",
+                caller.uid
+            ),
+        },
         Request::Answer { id, granted, reason } => {
             let Some(person) = &caller.person else {
                 return Response::Refused {
@@ -132,7 +146,7 @@ fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
                 Err(fault) => Response::Refused { message: fault.to_string() },
             }
         }
-        Request::Detach { reason } if caller.uid == 0 => match agent.detach(&caller.name(), &reason) {
+        Request::Detach { reason } if caller.uid == 0 => match agent.detach(&caller.name(), &reason).await {
             Ok(()) => Response::Detached,
             Err(fault) => Response::Refused { message: format!("{fault:#}") },
         },
@@ -177,6 +191,11 @@ impl Caller {
         }
         let uid = credentials.uid();
         Ok(Caller { uid, person: agent.config.person(uid).cloned() })
+    }
+
+    /// Held acts carry the text of statements and paths of requests.
+    fn may_see_acts(&self) -> bool {
+        self.uid == 0 || self.person.is_some()
     }
 
     fn name(&self) -> String {

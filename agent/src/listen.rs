@@ -143,7 +143,7 @@ impl From<weir_ebpf::Origin> for Origin {
         let ip = |bytes: [u8; 16]| IpAddr::V6(Ipv6Addr::from(bytes)).to_canonical();
         let source = ip(record.source);
         Self {
-            destination: SocketAddr::new(ip(record.address), record.port),
+            destination: SocketAddr::new(reached(ip(record.address), source), record.port),
             source: (!source.is_unspecified()).then_some(source),
             label: record.label,
             pid: record.tgid,
@@ -157,6 +157,17 @@ impl From<weir_ebpf::Origin> for Origin {
             mark: record.mark,
             ifindex: record.ifindex,
         }
+    }
+}
+
+/// Where a `connect` really goes: the unspecified address means this host (its source where one is bound, else the
+/// loopback), and policy must judge that address, not its other spelling.
+fn reached(destination: IpAddr, source: IpAddr) -> IpAddr {
+    match destination {
+        stated if !stated.is_unspecified() => stated,
+        _ if !source.is_unspecified() => source,
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     }
 }
 
@@ -201,3 +212,18 @@ fn is_passing(fault: &io::Error) -> bool {
 const BACKLOG: i32 = 16_384;
 /// Rest after an accept that failed for lack of descriptors, so that the loop does not spin.
 const PAUSE: Duration = Duration::from_millis(20);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unspecified_address_is_judged_as_the_host_it_reaches() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let none = ip("::");
+        assert_eq!(reached(ip("0.0.0.0"), none), ip("127.0.0.1"));
+        assert_eq!(reached(ip("::"), none), ip("::1"));
+        assert_eq!(reached(ip("0.0.0.0"), ip("10.0.0.5")), ip("10.0.0.5"));
+        assert_eq!(reached(ip("192.0.2.1"), ip("10.0.0.5")), ip("192.0.2.1"));
+    }
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use tokio::task::JoinSet;
 
 /// Age after which every name is looked up again.
 pub const REFRESH: Duration = Duration::from_secs(30);
@@ -29,14 +30,14 @@ impl Names {
     /// Looks every name up. A name that cannot be resolved keeps nothing: it proves no address until it resolves again.
     pub async fn refresh(&self, names: impl IntoIterator<Item = String>) {
         let mut by_address: HashMap<IpAddr, Vec<Arc<str>>> = HashMap::new();
-        for name in names.into_iter().collect::<HashSet<_>>() {
-            let look_up = tokio::net::lookup_host((name.as_str(), 0));
-            let addresses: HashSet<IpAddr> = match tokio::time::timeout(PATIENCE, look_up).await {
-                Ok(Ok(addresses)) => addresses.map(|address| address.ip().to_canonical()).collect(),
-                Ok(Err(_)) | Err(_) => {
-                    tracing::warn!(name, "Host name of a policy does not resolve.");
-                    continue;
-                }
+        // Side by side: names that do not resolve must not hold up those that do.
+        let mut asked: JoinSet<_> =
+            names.into_iter().collect::<HashSet<_>>().into_iter().map(look_up).collect();
+        while let Some(answered) = asked.join_next().await {
+            let Ok((name, addresses)) = answered else { continue };
+            let Some(addresses) = addresses else {
+                tracing::warn!(name, "Host name of a policy does not resolve.");
+                continue;
             };
             let name: Arc<str> = name.as_str().into();
             for address in addresses {
@@ -45,6 +46,15 @@ impl Names {
         }
         self.by_address.store(Arc::new(by_address));
     }
+}
+
+async fn look_up(name: String) -> (String, Option<HashSet<IpAddr>>) {
+    let addresses = async {
+        let found = tokio::net::lookup_host((name.as_str(), 0)).await.ok()?;
+        Some(found.map(|address| address.ip().to_canonical()).collect())
+    };
+    let addresses = tokio::time::timeout(PATIENCE, addresses).await.ok().flatten();
+    (name, addresses)
 }
 
 #[cfg(test)]

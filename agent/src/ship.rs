@@ -68,6 +68,7 @@ impl Shipper {
             database: config.database.clone(),
             status: Arc::clone(&status),
             stopped,
+            doubted: false,
         };
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ShipError::Thread)?;
@@ -101,6 +102,8 @@ struct Lane {
     database: String,
     status: Arc<Mutex<Status>>,
     stopped: watch::Receiver<bool>,
+    /// The last try failed in a way that waiting does not mend.
+    doubted: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -195,7 +198,9 @@ impl Lane {
         Ok(insert.end().await?)
     }
 
-    fn tell(&self, shipped: &Result<bool, Fault>) {
+    /// A server that dies in the middle of an answer may look as if it did not know the table; only what says so twice
+    /// running needs a person.
+    fn tell(&mut self, shipped: &Result<bool, Fault>) {
         let progress = self.outbox.progress();
         let Ok(mut status) = self.status.lock() else { return };
         if let Ok((newest, confirmed)) = progress {
@@ -203,7 +208,9 @@ impl Lane {
             status.lag_rows = newest.saturating_sub(confirmed);
         }
         status.last_error = shipped.as_ref().err().map(Fault::to_string);
-        status.permanent = shipped.as_ref().err().is_some_and(Fault::permanent);
+        let permanent = shipped.as_ref().err().is_some_and(Fault::permanent);
+        let again = std::mem::replace(&mut self.doubted, permanent);
+        status.permanent = permanent && again;
     }
 }
 

@@ -83,7 +83,7 @@ fn every_row_arrives_once_though_engine_and_shipper_die() {
             shipper = Shipper::start(dir.path(), settings).unwrap();
         }
         until("the outage shows", || shipper.status().last_error.is_some());
-        assert!(!shipper.status().permanent);
+        assert!(!shipper.status().permanent, "{:?}", shipper.status());
         server.resume().unwrap();
     }
     until("ClickHouse has everything", || caught_up(&shipper, &ledger));

@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
 use crate::lab::Lab;
-use crate::process::{Server, until};
+use crate::process::{PATIENCE, Server, until};
 
 /// What an agent is started with. The workload `app` always exists.
 #[derive(Debug, Clone, Default)]
@@ -178,6 +179,27 @@ impl Agent {
             bail!("weir approvals approve: {}", done.err);
         }
         Ok(id)
+    }
+
+    /// Waits until every row written so far is in the store.
+    ///
+    /// # Errors
+    /// The agent does not answer, or is not done when patience is over.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let status: serde_json::Value = serde_json::from_str(&self.weir(&["status", "--json"])?.out)?;
+            if status["ledger"]["seq"] == status["ledger"]["stored_seq"] {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the ledger is still folding")
+    }
+
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.server.pid()
     }
 
     /// The one process, for signals.

@@ -149,6 +149,7 @@ http {
         ssl_certificate @home@/server.pem; ssl_certificate_key @home@/server-key.pem;
         default_type application/json;
         location = /kilobyte { root @home@; default_type text/plain; }
+        location = /searched { alias @home@/kilobyte; default_type text/plain; }
         location = /customers {
             return 200 '{"id": 1, "name": "Ada Lovelace", "email": "ada@example.com", "ssn": "219-45-6789", "card": "4111 1111 1111 1111"}';
         }

@@ -140,6 +140,24 @@ fn a_refused_delete_never_runs() {
 }
 
 #[test]
+fn a_held_act_whose_client_goes_away_is_dropped() {
+    let bench = bench("gone");
+    let mut command = bench.command();
+    command.args(["-c", "DELETE FROM orders"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let psql = command.spawn().unwrap();
+    let list = || bench.agent.weir(&["approvals", "list", "--json"]).unwrap().out;
+    until("the delete waits at the desk", || list().contains("DELETE FROM orders")).unwrap();
+    let id = serde_json::from_str::<serde_json::Value>(list().lines().next().unwrap()).unwrap()["id"].clone();
+    // `weir run` hands the signal on to psql.
+    Command::new("kill").args(["-TERM", &psql.id().to_string()]).status().unwrap();
+    until("the question is withdrawn", || list().is_empty()).unwrap();
+    let late = bench.agent.weir(&["approvals", "approve", id.as_str().unwrap()]).unwrap();
+    assert_eq!(late.code, 1, "{late:?}");
+    done(psql.wait_with_output().unwrap()).unwrap();
+    assert_eq!(bench.postgres.admin("shop", "SELECT count(*) FROM orders").unwrap(), "30");
+}
+
+#[test]
 fn the_audit_names_process_policy_and_statement() {
     let bench = bench("audit");
     bench.psql("SELECT ssn FROM customers WHERE ssn = '219-45-6789';");

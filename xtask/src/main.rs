@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod build;
 mod demo;
 mod fuzz;
@@ -15,6 +16,7 @@ cargo xtask demo [--check]     the main job on real parts; --check asserts every
 cargo xtask test [NAME…]       set up and pass everything: house rules, units, fuzz, fence, black box
 cargo xtask tidy               the house rules that a machine can hold
 cargo xtask fuzz [--seconds N] [TARGET…]
+cargo xtask bench [--json] [--rounds N] [--seconds S] [--only NAME]   beside direct, pgbouncer and haproxy
 ";
 
 fn main() -> ExitCode {
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Some("demo") => demo::run(rest),
         Some("test") => test::run(rest),
         Some("tidy") => tidy::run(rest),
+        Some("bench") => bench::run(rest),
         Some("fuzz") => fuzz::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");

@@ -20,7 +20,9 @@ mod glob;
 mod host;
 mod index;
 mod judge;
+mod listing;
 mod node;
+mod outcome;
 mod parse;
 mod parts;
 mod problem;
@@ -31,6 +33,7 @@ mod tests;
 
 pub use condition::when::Zone;
 pub use explain::{Explanation, FileTrace, RuleTrace, mask_name};
+pub use listing::{RuleSummary, Sample};
 pub use node::{Document, Key, Node, Value};
 pub use parse::{Surroundings, zone_names};
 pub use problem::Problem;
@@ -51,6 +54,7 @@ pub struct Policy {
     patterns: classes::Patterns,
     scanner: Scanner,
     version: Version,
+    names: Names,
 }
 
 /// Where a bundle comes from.
@@ -205,30 +209,6 @@ pub struct ProtectedColumns {
     pub columns: Vec<(Column, ClassId)>,
 }
 
-/// One rule as it was understood, for listings.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RuleSummary {
-    pub policy: Arc<str>,
-    pub rule: Arc<str>,
-    pub file: Arc<str>,
-    pub line: u32,
-    /// `allow`, `deny`, `approve`, `mask`, `inject` or `opaque: allow`.
-    pub then: &'static str,
-    pub monitored: bool,
-    /// Keys of `match` that it tests, in order.
-    pub tests: Vec<&'static str>,
-}
-
-/// A destination as a test names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    /// A name, or an address.
-    pub host: String,
-    pub port: u16,
-    pub database: String,
-    pub protocol: Option<crate::action::Protocol>,
-}
-
 impl Policy {
     /// Compiles a bundle.
     ///
@@ -317,55 +297,6 @@ impl Policy {
         &self.scanner
     }
 
-    /// Exact host names that targets and rules speak of: the rim looks them up, so that an address can be known by
-    /// name ([`crate::destination::Evidence::LookedUp`]). Sorted, without doubles.
-    #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> =
-            self.files.iter().flat_map(|file| host::names(&file.target.hosts)).collect();
-        for rule in &self.rules {
-            rule.condition.each_test(&mut |test, _| match test {
-                condition::Test::Host(patterns) => names.extend(host::names(patterns)),
-                condition::Test::HttpHost(hosts) => names.extend(hosts.iter().filter_map(host::Host::name)),
-                _ => {}
-            });
-        }
-        names.sort_unstable();
-        names.dedup();
-        names
-    }
-
-    /// Every rule, in the order in which they are looked at.
-    #[must_use]
-    pub fn rules(&self) -> Vec<RuleSummary> {
-        let summary = |rule: &rule::Rule| {
-            let file = self.files.get(rule.file)?;
-            let mut tests = Vec::new();
-            rule.condition.each_test(&mut |test, _| tests.push(test.key()));
-            Some(RuleSummary {
-                policy: file.name.clone(),
-                rule: rule.name.clone(),
-                file: file.path.clone(),
-                line: rule.line,
-                then: rule.then.name(),
-                monitored: rule.mode == rule::Mode::Monitor,
-                tests,
-            })
-        };
-        self.rules.iter().filter_map(summary).collect()
-    }
-
-    /// Names of the policy files, sorted.
-    pub fn policies(&self) -> impl Iterator<Item = &str> {
-        self.files.iter().map(|file| &*file.name)
-    }
-
-    /// A destination that the file `name` targets, for tests of policies: its first host, port and database.
-    #[must_use]
-    pub fn sample(&self, name: &str) -> Option<Sample> {
-        self.files.iter().find(|file| &*file.name == name).map(|file| file.target.sample())
-    }
-
     /// Git commit of the folder, `none` where it is no checkout.
     #[must_use]
     pub fn commit(&self) -> &str {
@@ -385,7 +316,12 @@ impl Policy {
     }
 
     fn file_name(&self, file: Option<usize>) -> Arc<str> {
-        file.and_then(|file| self.files.get(file)).map_or_else(|| Arc::from(""), |file| file.name.clone())
+        let file = file.and_then(|file| self.files.get(file));
+        file.map_or_else(|| self.names.nowhere.clone(), |file| file.name.clone())
+    }
+
+    fn default_rule(&self) -> Arc<str> {
+        self.names.default.clone()
     }
 }
 
@@ -403,7 +339,18 @@ impl From<ConnectionJudgement> for Judgement {
     }
 }
 
-/// What decides when no rule does.
-fn default_rule() -> Arc<str> {
-    Arc::from("default")
+/// Values that most judgements share, made once.
+#[derive(Debug)]
+struct Names {
+    /// The rule that decides when no rule does.
+    default: Arc<str>,
+    /// The target of what no file targets.
+    nowhere: Arc<str>,
+    unmasked: Arc<MaskPlan>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { default: Arc::from("default"), nowhere: Arc::from(""), unmasked: Arc::default() }
+    }
 }

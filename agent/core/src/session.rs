@@ -136,6 +136,8 @@ pub struct Outbox {
     pub withdraw: bool,
     /// PostgreSQL injection: log in upstream as this user, then feed [`Input::LoggedIn`].
     pub login: Option<Login>,
+    /// Dial the server although nothing is to be sent yet: it may speak first.
+    pub dial: bool,
     /// Stop reading that side until the next call clears it.
     pub pause_workload: bool,
     pub pause_server: bool,

@@ -84,10 +84,16 @@ impl Workers {
             );
             return;
         }
-        let Ok(stream) = stream.into_std() else { return };
+        let stream = match stream.into_std() {
+            Ok(stream) => stream,
+            Err(fault) => {
+                return record_refused(&self.agent, &origin, &format!("it cannot be relayed: {fault}"));
+            }
+        };
         self.agent.enter();
-        if lane.send((stream, origin)).await.is_err() {
+        if let Err(mpsc::error::SendError((_, origin))) = lane.send((stream, origin)).await {
             self.agent.exit();
+            record_refused(&self.agent, &origin, "the relaying thread it fell to has ended");
         }
     }
 }
@@ -100,14 +106,19 @@ fn run(agent: &Arc<Agent>, mut arrivals: mpsc::Receiver<(std::net::TcpStream, Or
             return;
         }
     };
-    let grammar = Rc::new(PgGrammar::new());
+    let grammar = Rc::new(PgGrammar::on_large_stack());
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         while let Some((stream, origin)) = arrivals.recv().await {
             let (agent, grammar) = (Arc::clone(agent), Rc::clone(&grammar));
             tokio::task::spawn_local(async move {
                 let _leaving = Leaving(Arc::clone(&agent));
-                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                let stream = match TcpStream::from_std(stream) {
+                    Ok(stream) => stream,
+                    Err(fault) => {
+                        return record_refused(&agent, &origin, &format!("it cannot be relayed: {fault}"));
+                    }
+                };
                 match open(&agent, grammar, origin).await {
                     Ok(connection) => serve(connection, stream).await,
                     Err((origin, why)) => record_refused(&agent, &origin, &why),
@@ -132,9 +143,13 @@ async fn open(
     grammar: Rc<PgGrammar>,
     origin: Origin,
 ) -> Result<Connection, (Origin, String)> {
-    let identity = match agent.workloads.identify(&agent.fence, &origin) {
-        Ok(identity) => Arc::new(identity),
-        Err(why) => return Err((origin, why.to_string())),
+    // A new executable is hashed, which may take a while; the other connections of this thread go on.
+    let (asking, of) = (Arc::clone(agent), origin.clone());
+    let identified = tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &of)).await;
+    let identity = match identified {
+        Ok(Ok(identity)) => Arc::new(identity),
+        Ok(Err(why)) => return Err((origin, why.to_string())),
+        Err(fault) => return Err((origin, format!("the process behind it could not be told: {fault}"))),
     };
     let mut destination = Destination::new(origin.destination);
     for name in agent.names.of(destination.ip()) {

@@ -59,7 +59,12 @@ impl<'a> Builder<'a, '_> {
             Some(Ok(event)) => Ok(event),
             Some(Err(fault)) => {
                 let line = u32::try_from(fault.marker().line()).unwrap_or(0);
-                self.note(line, format!("this is not YAML: {}", fault.info()));
+                // `*.example.com` without quotes is an alias to YAML, and the usual way to meet one here.
+                let hint = match fault.info().contains("anchor") {
+                    true => "; a pattern that begins with `*` needs quotes",
+                    false => "",
+                };
+                self.note(line, format!("this is not YAML: {}{hint}", fault.info()));
                 Err(Broken)
             }
             None => Err(Broken),

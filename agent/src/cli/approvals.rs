@@ -108,7 +108,7 @@ fn print(common: &Common, questions: &[Shown]) -> anyhow::Result<()> {
     for question in questions {
         rows.add_row([
             question.id.clone(),
-            question.requester.workload.clone(),
+            visible(&question.requester.workload),
             question.requester.destination.clone(),
             cut(&visible(&question.summary), 60),
             question.rule.clone(),
@@ -130,9 +130,14 @@ fn show(common: &Common, question: &Shown) -> anyhow::Result<()> {
     println!("text        {}", visible(&question.summary));
     println!("sha256      {}", question.digest);
     println!("effects     {}", question.effects.join(", "));
-    println!("relations   {}", question.relations.join(", "));
-    println!("workload    {} (owner {}, user {})", requester.workload, requester.owner, requester.user);
-    println!("process     {} pid {}", requester.exe, requester.pid);
+    println!("relations   {}", visible(&question.relations.join(", ")));
+    println!(
+        "workload    {} (owner {}, user {})",
+        requester.workload,
+        requester.owner,
+        visible(&requester.user)
+    );
+    println!("process     {} pid {}", visible(&requester.exe), requester.pid);
     println!("destination {}", requester.destination);
     println!("rule        {}: {}", question.rule, question.message);
     println!("may answer  {}", question.by.join(", "));
@@ -152,9 +157,15 @@ fn left(question: &Shown) -> String {
 fn visible(text: &str) -> String {
     text.chars()
         .map(|c| match c {
-            '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}' => {
-                c.escape_unicode().to_string()
-            }
+            '\u{ad}'
+            | '\u{61c}'
+            | '\u{2028}'
+            | '\u{2029}'
+            | '\u{e0000}'..='\u{e007f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{2069}'
+            | '\u{feff}' => c.escape_unicode().to_string(),
             c if c.is_control() => c.escape_default().to_string(),
             c => c.to_string(),
         })

@@ -218,7 +218,6 @@ fn a_full_ledger_refuses_and_retention_frees_it() {
     };
     assert!(reason.starts_with("audit_full"), "{reason}");
     assert!(written > 50);
-    assert!(matches!(ledger.append(&record(1)), Appending::Refused(_)));
     drop(ledger);
     // With no retention the next start removes all but the newest row.
     let now = config::Audit { max_bytes: 4 << 20, retention: Duration::ZERO, ..small };

@@ -74,6 +74,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 
     /// Relays until both sides are done. Returns the parts for the closing record and the final reset.
     pub(crate) async fn run(mut self) -> Ended<W, H> {
+        // A session may have something to do before its first byte.
+        self.feed(Input::Workload(&[]));
         self.offer();
         let end = poll_fn(|cx| self.poll(cx)).await;
         if self.question_open {
@@ -125,7 +127,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             self.logging_in = Some(self.host.login(login));
         }
         let unconnected = self.server.is_none() && self.dialling.is_none() && self.logging_in.is_none();
-        if unconnected && !self.out.to_server.is_empty() && !self.broken {
+        let wanted = self.out.dial || !self.out.to_server.is_empty();
+        if unconnected && wanted && self.out.close.is_none() && !self.broken {
             self.dialling = Some(self.host.dial());
         }
         if self.out.wake_at != self.timer_set {
@@ -325,8 +328,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             return;
         }
         let leg = &mut self.workload;
-        // What cannot be consumed and is followed by FIN will never be complete; while a human is asked it may still be.
-        let spent = leg.inbound.unconsumed().is_empty() || !(self.question_open || self.out.pause_workload);
+        // What cannot be consumed and is followed by FIN will never be complete; and a client that has gone away while a
+        // human is asked takes its question with it (the held message itself may still stand unconsumed).
+        let spent = leg.inbound.unconsumed().is_empty() || self.question_open || !self.out.pause_workload;
         if leg.finished && !leg.told && spent {
             leg.told = true;
             self.feed(Input::WorkloadClosed);

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use weir_core::action::Protocol;
 use weir_core::approval::{Answer, Question};
 use weir_core::audit::{Receipt, Record};
+use weir_core::destination::{Destination, Evidence};
 use weir_core::mask;
 use weir_core::policy::{Policy, SecretName, TargetTls};
 use weir_core::session::{Appended, Host, Login, Now};
@@ -56,7 +57,7 @@ pub(crate) struct Rim {
 pub(crate) struct Route {
     agent: Arc<Agent>,
     origin: crate::listen::Origin,
-    /// What the server's certificate must prove: the best-known name, else the address.
+    /// What the server's certificate must prove: the best name that is known and not only claimed, else the address.
     name: String,
 }
 
@@ -90,7 +91,7 @@ impl Route {
         Route {
             agent: Arc::clone(&connection.agent),
             origin: connection.origin.clone(),
-            name: destination.host().map_or_else(|| destination.ip().to_string(), str::to_owned),
+            name: proved_name(destination).map_or_else(|| destination.ip().to_string(), str::to_owned),
         }
     }
 
@@ -112,6 +113,19 @@ impl Route {
     async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {
         let stream = self.dial().await.map_err(io::Error::other)?;
         postgres_leg(&self.agent.connector, stream, &self.name, tls, purpose).await.map_err(io::Error::other)
+    }
+}
+
+/// The best name that is more than the workload's word: a certificate for a name of its choice would prove nothing.
+fn proved_name(destination: &Destination) -> Option<&str> {
+    let names = destination.names().iter().filter(|name| name.evidence > Evidence::Claimed);
+    names.max_by_key(|name| name.evidence).map(|name| name.host.as_str())
+}
+
+/// No question outlives the connection that asked it, however that ended.
+impl Drop for Rim {
+    fn drop(&mut self) {
+        Surroundings::withdraw(self);
     }
 }
 

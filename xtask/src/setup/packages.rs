@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::{ask, step};
 
 /// Alternatives separated by `|`, the first that the distribution has is taken; and what it is for.
-const PACKAGES: [(&str, &str); 16] = [
+const PACKAGES: [(&str, &str); 19] = [
     ("build-essential", "compiling C dependencies"),
     ("pkg-config", "finding libraries"),
     ("cmake", "building aws-lc"),
@@ -20,6 +20,9 @@ const PACKAGES: [(&str, &str); 16] = [
     ("openssl", "tests: certificates"),
     ("iproute2", "tests: network namespaces"),
     ("python3", "tests: unmodified clients"),
+    ("python3-venv", "tests: unmodified Python clients in an environment of their own"),
+    ("npm", "tests and demo: node-postgres, ClickHouse's engine"),
+    ("nodejs", "tests: an unmodified Node client"),
     ("postgresql-15|postgresql", "tests: a real server (no cluster is made)"),
     ("postgresql-client-15|postgresql-client", "tests: psql"),
     ("nginx-light|nginx", "benchmarks: an HTTP peer (not started)"),
@@ -63,7 +66,18 @@ fn apt() -> Command {
     apt
 }
 
+/// As a package, or from elsewhere: what counts is that it works.
 fn is_installed(name: &str) -> bool {
+    let works = match name {
+        "npm" => ask("npm", &["--version"]).is_some(),
+        "nodejs" => ask("node", &["--version"]).is_some(),
+        "python3-venv" => ask("python3", &["-c", "import venv, ensurepip"]).is_some(),
+        _ => false,
+    };
+    works || is_package(name)
+}
+
+fn is_package(name: &str) -> bool {
     ask("dpkg-query", &["-W", "-f=${Status}", name]).is_some_and(|status| status.ends_with(" installed"))
 }
 

@@ -2,7 +2,7 @@
 //! It refuses to look at values: that is `detect`'s business, which shares the class numbers.
 
 use alloc::collections::BTreeSet;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::ProtectedColumns;
@@ -155,7 +155,7 @@ pub(super) fn column_shape(pattern: &str) -> String {
     match pattern.split('.').count() {
         1 => alloc::format!("{pattern:?} names a column in no table; write \"*.*.{pattern}\""),
         2 => alloc::format!("{pattern:?} names no schema; write \"*.{pattern}\""),
-        _ => alloc::format!("{} is not schema.table.column", alloc::format!("{pattern:?}").to_string()),
+        _ => alloc::format!("{pattern:?} is not schema.table.column"),
     }
 }
 

@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 
 use super::condition::{Facts, Part, Side, Test};
 use super::host::Reach;
-use super::judge::{Choice, contradiction, untargeted};
+use super::judge::untargeted;
+use super::outcome::{Choice, contradiction};
 use super::rule::{Mode, PolicyFile, Rule, Stage, Then};
-use super::{ConnectionJudgement, Inject, Needs, Policy, TargetTls, Would, default_rule};
+use super::{ConnectionJudgement, Inject, Needs, Policy, TargetTls, Would};
 use crate::action::{Action, Context, Protocol, Request};
 use crate::audit::{Decision, Durability};
 use crate::destination::Evidence;
@@ -41,7 +42,7 @@ pub(super) fn judge(policy: &Policy, context: &Context<'_>) -> ConnectionJudgeme
         Ok(settings) => settings,
         Err(message) => {
             opened.choice = Choice::Deny(message);
-            opened.rule = default_rule();
+            opened.rule = policy.default_rule();
             (TargetTls::default(), None)
         }
     };
@@ -68,8 +69,13 @@ pub(super) fn judge(policy: &Policy, context: &Context<'_>) -> ConnectionJudgeme
 fn weigh(policy: &Policy, context: &Context<'_>, files: &[(usize, Reach)], everything: bool) -> Opened {
     let in_force = |mode: Mode| everything || mode == Mode::Enforce;
     let facts = Facts::new(context, &Action::Connect, &policy.scanner);
-    let mut opened =
-        Opened { choice: Choice::Allow, rule: default_rule(), file: None, opaque: false, durability: None };
+    let mut opened = Opened {
+        choice: Choice::Allow,
+        rule: policy.default_rule(),
+        file: None,
+        opaque: false,
+        durability: None,
+    };
     let mut own = admitting(policy, files).peekable();
     let targeted = own.peek().is_some();
     let watched = match targeted {

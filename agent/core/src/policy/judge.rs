@@ -8,10 +8,11 @@ use alloc::vec::Vec;
 
 use super::condition::{Facts, Part, Side};
 use super::host::Reach;
+use super::outcome::{Choice, Outcome, contradiction, joint_approval, plan};
 use super::rule::{Mode, Rule, Then};
-use super::{Approval, Inject, Judgement, MaskPlan, MaskRule, Permit, Policy, Verdict, Would, parts};
+use super::{Judgement, Policy, parts};
 use crate::action::{Action, Context, Effect, Effects};
-use crate::audit::{Decision, Durability};
+use crate::audit::Durability;
 
 /// The rules that speak about an act, before modes are looked at.
 pub(super) struct Matches<'p, 'a> {
@@ -31,25 +32,6 @@ struct Match<'p> {
     covers: core::ops::Range<usize>,
 }
 
-/// What would be decided if only some modes were in force.
-#[derive(Debug, PartialEq)]
-pub(super) struct Outcome<'p> {
-    pub(super) choice: Choice,
-    pub(super) rule: Arc<str>,
-    /// File that decided, where one did.
-    pub(super) file: Option<usize>,
-    pub(super) masks: Vec<(&'p Arc<MaskPlan>, &'p Arc<str>)>,
-    pub(super) injects: Vec<Arc<Inject>>,
-    pub(super) durability: Option<Durability>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Choice {
-    Allow,
-    Deny(Arc<str>),
-    Approve(Arc<Approval>),
-}
-
 pub(super) fn judge(policy: &Policy, context: &Context<'_>, action: &Action<'_>) -> Judgement {
     let facts = Facts::new(context, action, &policy.scanner);
     let matches = Matches::find(policy, &facts);
@@ -60,7 +42,7 @@ pub(super) fn judge(policy: &Policy, context: &Context<'_>, action: &Action<'_>)
     Judgement {
         target: policy.file_name(target),
         durability: enforced.durability.unwrap_or_else(|| usual_durability(action)),
-        masks: plan(&enforced.masks),
+        masks: plan(&enforced.masks, &policy.names.unmasked),
         rule: enforced.rule,
         injects: enforced.injects,
         verdict: enforced.choice.into_verdict(),
@@ -115,7 +97,7 @@ impl<'p, 'a> Matches<'p, 'a> {
         let found = || self.found.iter().filter(move |found| in_force(found.rule.mode));
         let mut outcome = Outcome {
             choice: Choice::Allow,
-            rule: super::default_rule(),
+            rule: self.policy.default_rule(),
             file: None,
             masks: Vec::new(),
             injects: Vec::new(),
@@ -137,7 +119,7 @@ impl<'p, 'a> Matches<'p, 'a> {
         }
         if let Some(message) = self.cover(facts, &in_force, &mut outcome) {
             outcome.choice = Choice::Deny(message);
-            outcome.rule = super::default_rule();
+            outcome.rule = self.policy.default_rule();
             outcome.file = None;
             return outcome;
         }
@@ -270,39 +252,6 @@ impl<'p, 'a> Matches<'p, 'a> {
     }
 }
 
-impl Outcome<'_> {
-    fn decide(&mut self, choice: Choice, rule: &Rule) {
-        self.choice = choice;
-        self.rule = rule.name.clone();
-        self.file = Some(rule.file);
-    }
-
-    /// What this outcome would take away that `enforced` does not.
-    pub(super) fn beyond(&self, enforced: &Outcome<'_>) -> Option<Would> {
-        let would = |decision, rule: &Arc<str>| Some(Would { decision, rule: rule.clone() });
-        match (&self.choice, &enforced.choice) {
-            (_, Choice::Deny(_)) => None,
-            (Choice::Deny(_), Choice::Allow | Choice::Approve(_)) => would(Decision::WouldDeny, &self.rule),
-            (Choice::Approve(_), Choice::Allow) => would(Decision::WouldHold, &self.rule),
-            (Choice::Allow | Choice::Approve(_), Choice::Allow | Choice::Approve(_)) => self
-                .masks
-                .iter()
-                .find(|mask| !enforced.masks.contains(mask))
-                .and_then(|(_, rule)| would(Decision::WouldMask, rule)),
-        }
-    }
-}
-
-impl Choice {
-    pub(super) fn into_verdict(self) -> Verdict {
-        match self {
-            Choice::Allow => Verdict::Allow(Permit(())),
-            Choice::Deny(message) => Verdict::Deny { message },
-            Choice::Approve(approval) => Verdict::Approve(approval),
-        }
-    }
-}
-
 /// Files that target the act, in order of name.
 fn targets(policy: &Policy, facts: &Facts<'_>) -> Vec<(usize, Reach)> {
     let reach = |file: &super::rule::PolicyFile| match facts.action {
@@ -325,79 +274,6 @@ pub(super) fn restricts(rule: &Rule, facts: &Facts<'_>) -> bool {
 pub(super) fn covers(rule: &Rule, facts: &Facts<'_>, part: Part<'_>) -> bool {
     (part.effect != Some(Effect::Unknown) || rule.names_unknown)
         && rule.condition.holds(facts, part, Side::Admit)
-}
-
-/// One question for all rules that ask: only who may answer each of them may answer it, in the shortest time.
-fn joint_approval(rules: &[&Rule]) -> Choice {
-    let mut asked = rules.iter().filter_map(|rule| match &rule.then {
-        Then::Approve(approval) => Some(approval),
-        Then::Allow | Then::Deny(_) | Then::Mask(_) | Then::Inject(_) | Then::Opaque => None,
-    });
-    let Some(first) = asked.next() else { return Choice::Deny("no approval is possible".into()) };
-    let mut joint = Approval::clone(first);
-    let mut alone = true;
-    for other in asked {
-        alone = false;
-        joint.by.retain(|who| other.by.contains(who));
-        joint.within_ns = joint.within_ns.min(other.within_ns);
-    }
-    if joint.by.is_empty() {
-        let names: Vec<&str> = rules.iter().map(|rule| &*rule.name).collect();
-        return Choice::Deny(
-            format!("the rules {} ask different approvers, and nobody may answer for all", names.join(", "))
-                .into(),
-        );
-    }
-    Choice::Approve(if alone { first.clone() } else { joint.into() })
-}
-
-/// Two credentials for one place.
-pub(super) fn contradiction(injects: &[Arc<Inject>]) -> Option<String> {
-    for (place, one) in injects.iter().enumerate() {
-        for other in injects.iter().skip(place + 1).filter(|other| *other != one) {
-            match (&**one, &**other) {
-                (Inject::Header { name, .. }, Inject::Header { name: again, .. })
-                    if name.eq_ignore_ascii_case(again) =>
-                {
-                    return Some(format!("two policies inject different values for the header {name}"));
-                }
-                (Inject::Login { .. }, Inject::Login { .. }) => {
-                    return Some("two policies inject different logins".into());
-                }
-                (
-                    Inject::Header { .. } | Inject::Login { .. },
-                    Inject::Header { .. } | Inject::Login { .. },
-                ) => {}
-            }
-        }
-    }
-    None
-}
-
-/// The masks of all rules; of two on one class the stricter wins.
-fn plan(masks: &[(&Arc<MaskPlan>, &Arc<str>)]) -> Arc<MaskPlan> {
-    match masks {
-        [] => Arc::default(),
-        [(one, _)] => Arc::clone(one),
-        many => {
-            let mut joint = MaskPlan::default();
-            for (plan, _) in many {
-                plan.request.iter().for_each(|rule| stricter(&mut joint.request, rule));
-                plan.response.iter().for_each(|rule| stricter(&mut joint.response, rule));
-            }
-            joint.request.sort_by_key(|rule| rule.class);
-            joint.response.sort_by_key(|rule| rule.class);
-            joint.into()
-        }
-    }
-}
-
-pub(super) fn stricter(list: &mut Vec<MaskRule>, rule: &MaskRule) {
-    match list.iter_mut().find(|own| own.class == rule.class) {
-        Some(own) if own.mask < rule.mask => own.clone_from(rule),
-        Some(_) => {}
-        None => list.push(rule.clone()),
-    }
 }
 
 /// `fast` for what only reads; everything else is on the disk before it leaves.

@@ -19,8 +19,10 @@ use reader::{Keys, Reader};
 
 mod class;
 mod file;
+mod http;
 mod matching;
 mod outcome;
+mod principal;
 mod reader;
 mod target;
 mod window;
@@ -142,6 +144,7 @@ fn assemble(
         classes: lexicon.classes,
         scanner,
         version,
+        names: Default::default(),
     }
 }
 

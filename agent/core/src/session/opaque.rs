@@ -160,6 +160,7 @@ impl Conversation {
     fn settle(&mut self, now: Now, host: &mut dyn Host, out: &mut Outbox) {
         let waiting = matches!(self.state, State::Waiting(_));
         if let State::Open(_) = &self.state {
+            out.dial = true;
             out.finish_server = self.workload_closed;
             out.finish_workload = self.server_closed;
             if self.workload_closed && self.server_closed {

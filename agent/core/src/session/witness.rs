@@ -90,31 +90,6 @@ impl Cleared {
         self.queue.push(bytes);
     }
 
-    #[must_use]
-    pub fn as_slice(&self) -> &[u8] {
-        self.queue.as_slice()
-    }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.as_slice().len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.as_slice().is_empty()
-    }
-
-    /// Drops the first `count` bytes, which the rim has sent.
-    pub fn sent(&mut self, count: usize) {
-        self.queue.sent(count);
-    }
-
-    /// Frees the buffer of an idle connection.
-    pub fn release(&mut self) {
-        self.queue.release();
-    }
-
     /// (bytes of the workload's own, bytes of weir's own) ever cleared.
     #[must_use]
     pub fn totals(&self) -> (u64, u64) {
@@ -132,32 +107,42 @@ impl Masked {
     pub(super) fn own(&mut self, bytes: &[u8]) {
         self.queue.push(bytes);
     }
-
-    #[must_use]
-    pub fn as_slice(&self) -> &[u8] {
-        self.queue.as_slice()
-    }
-
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.as_slice().len()
-    }
-
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.as_slice().is_empty()
-    }
-
-    /// Drops the first `count` bytes, which the rim has sent.
-    pub fn sent(&mut self, count: usize) {
-        self.queue.sent(count);
-    }
-
-    /// Frees the buffer of an idle connection.
-    pub fn release(&mut self) {
-        self.queue.release();
-    }
 }
+
+/// What the rim may do with either queue: look at what is to be sent, and say how much of it was.
+macro_rules! sendable {
+    ($witness:ty) => {
+        impl $witness {
+            #[must_use]
+            pub fn as_slice(&self) -> &[u8] {
+                self.queue.as_slice()
+            }
+
+            #[must_use]
+            pub fn len(&self) -> usize {
+                self.queue.as_slice().len()
+            }
+
+            #[must_use]
+            pub fn is_empty(&self) -> bool {
+                self.queue.as_slice().is_empty()
+            }
+
+            /// Drops the first `count` bytes, which the rim has sent.
+            pub fn sent(&mut self, count: usize) {
+                self.queue.sent(count);
+            }
+
+            /// Frees the buffer of an idle connection.
+            pub fn release(&mut self) {
+                self.queue.release();
+            }
+        }
+    };
+}
+
+sendable!(Cleared);
+sendable!(Masked);
 
 impl Queue {
     fn push(&mut self, bytes: &[u8]) {

@@ -7,7 +7,6 @@ use anyhow::Context as _;
 use comfy_table::{Table, presets};
 use weir_core::action::{Action, Protocol};
 use weir_core::policy::{Explanation, Policy};
-use weir_core::sql::{Dialect, Grammar};
 
 use super::scene::{self, Actor, Line, Scene};
 use super::{Common, config, grammar, load};
@@ -35,6 +34,7 @@ pub(super) struct Args {
     #[arg(long, default_value = "")]
     database: String,
     /// A table of that database, such as 'public.customers(id,email)'; may be repeated.
+    /// Without any, bare table names are taken to be in the schema `public`.
     #[arg(long = "table", requires = "sql")]
     tables: Vec<String>,
     /// Verified user behind the process.
@@ -98,7 +98,7 @@ fn of_sql(policy: &Policy, scene: &Scene, sql: &str, tables: &[String]) -> anyho
     let tables: Vec<(String, Vec<String>)> =
         tables.iter().map(|text| table(text)).collect::<Result<_, _>>()?;
     let catalog = scene::catalog(&tables)?;
-    let statements = grammar::postgres().analyse(sql, Dialect::default(), catalog.as_ref());
+    let statements = grammar::statements(sql, catalog.as_ref());
     anyhow::ensure!(!statements.is_empty(), "there is no statement in --sql");
     let explain = |statement| policy.explain(&scene.context(), &Action::Sql(statement));
     Ok(statements.iter().map(explain).collect())

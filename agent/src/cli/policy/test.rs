@@ -121,3 +121,78 @@ fn strangers<'a>(node: &'a Node, known: &[&str]) -> Vec<(u32, &'a str)> {
     let unknown = entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str()));
     unknown.map(|(key, _)| (key.line, key.text.as_str())).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weir_core::policy::Surroundings;
+
+    fn shipped() -> Policy {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        crate::bundle::load(&folder, &Surroundings::default()).unwrap().policy
+    }
+
+    fn ran(text: &str) -> (Vec<String>, Vec<Vec<String>>) {
+        let (mut problems, mut reports) = (Vec::new(), Vec::new());
+        file(&Arc::from("x_test.yaml"), text, &shipped(), None, &mut problems, &mut reports);
+        let problems = problems.iter().map(ToString::to_string).collect();
+        (problems, reports.into_iter().map(|report| report.failures).collect())
+    }
+
+    #[test]
+    fn the_shipped_packs_pass_their_own_tests() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
+        let policy = shipped();
+        for path in folder::tests(&folder).unwrap() {
+            let (mut problems, mut reports) = (Vec::new(), Vec::new());
+            let text = folder::text(&path).unwrap();
+            file(&Arc::from("packs"), &text, &policy, None, &mut problems, &mut reports);
+            assert!(problems.is_empty(), "{problems:?}");
+            assert!(reports.len() > 10, "{path:?}");
+            for report in reports {
+                assert!(
+                    report.failures.is_empty(),
+                    "{}:{} {:?}",
+                    path.display(),
+                    report.line,
+                    report.failures
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_expectation_fails_and_says_why() {
+        let (problems, failures) = ran("policy: database\nclock: 2026-11-20T10:00:00Z\ncases:\n  \
+             - {as: {groups: [engineering]}, sql: \"SELECT 1\", expect: {decision: deny, mask: []}}\n");
+        assert!(problems.is_empty(), "{problems:?}");
+        let text = failures.concat().join("; ");
+        assert!(text.contains("expected deny, got allow") && text.contains("was not expected"), "{text}");
+    }
+
+    #[test]
+    fn files_that_test_nothing_are_errors() {
+        for (text, part) in [
+            ("policy: database\nclock: 2026-11-20T10:00:00Z\n", "tests nothing"),
+            ("policy: database\nclock: 2026-11-20T10:00:00Z\ncases: [{sql: x}]\n", "expects nothing"),
+            (
+                "policy: database\nclock: 2026-11-20T10:00:00Z\ncases: [{expect: {decision: deny}}]\n",
+                "has no act",
+            ),
+            ("policy: database\ncases: [{sql: x, expect: {decision: deny}}]\n", "frozen time"),
+            (
+                "policy: nope\nclock: 2026-11-20T10:00:00Z\ncases: [{sql: x, expect: {decision: deny}}]\n",
+                "no policy is named",
+            ),
+            (
+                "policy: database\nclock: 2026-11-20T10:00:00Z\ncases: [{sql: x, expect: {}}]\n",
+                "expect is empty",
+            ),
+            ("cases: [{sq: x}]\n", "unknown key"),
+        ] {
+            let (problems, reports) = ran(text);
+            assert!(problems.iter().any(|problem| problem.contains(part)), "{text}: {problems:?}");
+            assert!(reports.is_empty());
+        }
+    }
+}

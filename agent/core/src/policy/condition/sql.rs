@@ -71,10 +71,10 @@ pub(super) fn functions(patterns: &[Qualified], statement: Option<&Statement>, p
 pub(super) fn objects(wanted: &[Object], statement: Option<&Statement>) -> Truth {
     let Some(statement) = statement else { return Truth::No };
     let known = statement.objects.iter().filter(|object| wanted.contains(object)).count();
-    match known {
-        0 => Truth::No,
-        all if all == statement.objects.len() => Truth::Yes,
-        _ => Truth::Unknown,
+    match (known > 0, known == statement.objects.len()) {
+        (false, _) => Truth::No,
+        (true, true) => Truth::Yes,
+        (true, false) => Truth::Unknown,
     }
 }
 

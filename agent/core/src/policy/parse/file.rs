@@ -43,19 +43,21 @@ pub(super) fn policy(
     // Without a target the rules are still read, so that their mistakes are told in the same run.
     let unknown = Target { protocol: None, hosts: Vec::new(), ports: Vec::new(), databases: Vec::new() };
     let own = target.as_ref().unwrap_or(&unknown);
-    let injects =
-        field("inject").map_or_else(Vec::new, |(_, node)| target::injects(reader, node, own, &tls, lexicon));
+    let injects = match (field("inject"), &target) {
+        (Some((_, node)), Some(own)) => target::injects(reader, node, own, &tls, lexicon),
+        (Some(_), None) | (None, _) => Vec::new(),
+    };
     if tls.mode == super::super::TlsMode::Off
         && injects.iter().any(|own| matches!(*own.inject, Inject::Header { .. }))
     {
         reader.problem(root.line, "tls mode off sends injected headers in clear text: use auto or verify");
     }
+    let scope = Scope { lexicon, protocol: own.protocol, unsure: target.is_none() };
     let mut draft = Vec::new();
     match field("rules") {
         Some((_, node)) => {
-            let inherited = Inherited { mode, explicit: field("mode").is_some() || bundle.is_some() };
             for item in reader.items(node, "rules") {
-                if let Some(rule) = rule(reader, item, own, &tls, inherited, lexicon) {
+                if let Some(rule) = rule(reader, item, own, &tls, mode, scope) {
                     refuse_twin(reader, &rule, &draft);
                     draft.push(rule);
                 }
@@ -96,19 +98,13 @@ fn fallback(reader: &mut Reader<'_>, node: &Node) {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Inherited {
-    mode: Mode,
-    explicit: bool,
-}
-
 fn rule(
     reader: &mut Reader<'_>,
     node: &Node,
     target: &Target,
     tls: &TargetTls,
-    inherited: Inherited,
-    lexicon: &Lexicon<'_>,
+    inherited: Mode,
+    scope: Scope<'_>,
 ) -> Option<Rule> {
     let fields = reader.map(node, &RULE_KEYS);
     let field = |name: &str| fields.iter().find(|(key, ..)| *key == name).map(|(.., node)| *node);
@@ -129,7 +125,6 @@ fn rule(
     let durability = field("durability").and_then(|node| {
         reader.choice(node, "durability", &[("fast", Durability::Fast), ("strict", Durability::Strict)])
     });
-    let scope = Scope { lexicon, protocol: target.protocol };
     let condition = match field("match") {
         Some(node) => matching::matching(reader, node, scope),
         None => {
@@ -138,7 +133,7 @@ fn rule(
         }
     };
     let then = match field("then") {
-        Some(node) => outcome::then(reader, node, name.unwrap_or_default(), target, tls, lexicon),
+        Some(node) => outcome::then(reader, node, name.unwrap_or_default(), target, tls, scope.lexicon),
         None => {
             reader.problem(node.line, "the rule has no then: allow, deny, approve, mask, inject or opaque");
             None
@@ -149,18 +144,19 @@ fn rule(
         name: Arc::from(name?),
         file: 0,
         line: node.line,
-        mode: own_mode.unwrap_or(inherited.mode),
+        mode: own_mode.unwrap_or(inherited),
         stage: Stage::of(&condition),
         names_unknown: Rule::names_unknown(&condition),
         condition,
         then,
         durability,
     };
-    if own_mode == Some(Mode::Monitor) && inherited.mode == Mode::Enforce {
+    if own_mode == Some(Mode::Monitor) && inherited == Mode::Enforce {
         refuse_idle_monitor(reader, &rule);
     }
-    let _ = inherited.explicit;
-    refuse_dead(reader, &rule, target);
+    if !scope.unsure {
+        refuse_dead(reader, &rule, target);
+    }
     Some(rule)
 }
 

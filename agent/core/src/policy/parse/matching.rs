@@ -7,12 +7,11 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::super::condition::text::{Direction, Text, Words, pattern};
-use super::super::condition::who::{Principal, Who};
 use super::super::condition::{Condition, Test};
-use super::super::glob::{Glob, PathGlob, Qualified};
+use super::super::glob::{Glob, Qualified};
 use super::super::node::{Node, Value};
 use super::super::problem::suggestion;
-use super::{Keys, Lexicon, Reader, class, target, window};
+use super::{Keys, Lexicon, Reader, class, http, principal, target, window};
 use crate::action::{Effect, Effects, Object, Protocol};
 use crate::detect::ClassSet;
 
@@ -20,6 +19,8 @@ use crate::detect::ClassSet;
 pub(super) struct Scope<'a> {
     pub(super) lexicon: &'a Lexicon<'a>,
     pub(super) protocol: Option<Protocol>,
+    /// The target itself was refused, so nothing can be said about its protocol.
+    pub(super) unsure: bool,
 }
 
 /// `None` when anything in it was refused; the rule is then left out, and the bundle with it.
@@ -28,16 +29,18 @@ pub(super) fn matching(reader: &mut Reader<'_>, node: &Node, scope: Scope<'_>) -
     let mut sound = matches!(node.value, Value::Map(_));
     for (key, line, value) in reader.map(node, &MATCH_KEYS) {
         let condition = match key {
-            "who" => who(reader, value, scope).map(|who| Condition::Test(Test::Who(who))),
+            "who" => principal::who(reader, value, scope).map(|who| Condition::Test(Test::Who(who))),
             "dst" => destination(reader, value),
             "when" => {
                 window::when(reader, value, scope.lexicon).map(|when| Condition::Test(Test::When(when)))
             }
-            "sql" => spoken(reader, line, "sql", Protocol::Postgres, scope)
-                .then(|| sql(reader, value, scope))
-                .flatten(),
+            "sql" => {
+                let inner = sql(reader, value, scope);
+                inner.filter(|_| spoken(reader, line, "sql", Protocol::Postgres, scope))
+            }
             "http" => {
-                spoken(reader, line, "http", Protocol::Http, scope).then(|| http(reader, value)).flatten()
+                let inner = http::http(reader, value);
+                inner.filter(|_| spoken(reader, line, "http", Protocol::Http, scope))
             }
             "text" => text(reader, line, value, scope).map(|text| Condition::Test(Test::Text(text))),
             "any" => any(reader, value, scope),
@@ -82,6 +85,7 @@ fn any(reader: &mut Reader<'_>, node: &Node, scope: Scope<'_>) -> Option<Conditi
 /// A field needs the target to say which protocol is spoken there.
 fn spoken(reader: &mut Reader<'_>, line: u32, field: &str, needed: Protocol, scope: Scope<'_>) -> bool {
     let message = match scope.protocol {
+        _ if scope.unsure => return true,
         Some(protocol) if protocol == needed => return true,
         Some(protocol) => format!(
             "`{field}` can never match here: the target speaks {}, and {field} belongs to {}",
@@ -92,118 +96,6 @@ fn spoken(reader: &mut Reader<'_>, line: u32, field: &str, needed: Protocol, sco
     };
     reader.problem(line, message);
     false
-}
-
-fn who(reader: &mut Reader<'_>, node: &Node, scope: Scope<'_>) -> Option<Who> {
-    let (list, all) = match &node.value {
-        Value::Map(_) => {
-            let fields = reader.map(node, &Keys { of: "who", known: &["all"], unbuilt: &[] });
-            (fields.first().map(|(.., node)| *node)?, true)
-        }
-        Value::Null | Value::Scalar(_) | Value::List(_) => (node, false),
-    };
-    let texts = reader.texts(list, "who");
-    let count = texts.len();
-    let principals: Vec<Principal> =
-        texts.into_iter().filter_map(|(line, text)| principal(reader, line, text, scope.lexicon)).collect();
-    if count == 0 || principals.len() != count {
-        return None;
-    }
-    Some(if all { Who::All(principals) } else { Who::Any(principals) })
-}
-
-fn principal(reader: &mut Reader<'_>, line: u32, text: &str, lexicon: &Lexicon<'_>) -> Option<Principal> {
-    let Some((kind, name)) = text.split_once(':').filter(|(_, name)| !name.is_empty()) else {
-        reader.problem(
-            line,
-            format!("{text:?} is no principal: write workload:, user:, group:, exe: or uid: before a name"),
-        );
-        return None;
-    };
-    let own = lexicon.surroundings;
-    match kind {
-        "workload" => {
-            known(
-                reader,
-                line,
-                "workload",
-                name,
-                own.workloads.as_deref(),
-                "`workloads` of the configuration",
-            );
-            Some(Principal::Workload(Glob::new(name)))
-        }
-        "user" => {
-            known(reader, line, "user", name, own.users.as_deref(), "`people` of the configuration");
-            Some(Principal::User(Glob::new(name)))
-        }
-        "group" if name.contains('*') => {
-            reader.problem(line, format!("{text:?}: groups are named whole, without `*`"));
-            None
-        }
-        "group" => {
-            known(
-                reader,
-                line,
-                "group",
-                name,
-                own.groups.as_deref(),
-                "any person's `groups` in the configuration",
-            );
-            Some(Principal::Group(name.into()))
-        }
-        "exe" => executable(reader, line, name),
-        "uid" => match name.parse() {
-            Ok(uid) => Some(Principal::Uid(uid)),
-            Err(_) => {
-                reader.problem(line, format!("uid {name:?} is no number"));
-                None
-            }
-        },
-        _ if kind.starts_with("claim.") => {
-            reader
-                .problem(line, format!("`{kind}:` is not built yet: claims come with an identity provider"));
-            None
-        }
-        _ => {
-            let nearest = suggestion(kind, ["workload", "user", "group", "exe", "uid"]);
-            reader.problem(line, format!("{text:?}: there is no kind of principal {kind:?}{nearest}"));
-            None
-        }
-    }
-}
-
-/// `/usr/bin/psql`, with `*`, or `sha256:HEX`.
-fn executable(reader: &mut Reader<'_>, line: u32, name: &str) -> Option<Principal> {
-    if let Some(digest) = name.strip_prefix("sha256:") {
-        let sound = digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if !sound {
-            reader.problem(line, "exe:sha256: is followed by 64 hex digits");
-        }
-        return sound.then(|| Principal::ExeDigest(digest.to_ascii_lowercase()));
-    }
-    if !name.starts_with('/') && !name.starts_with('*') {
-        reader.problem(line, format!("exe {name:?}: write the whole path, or begin it with `*`"));
-        return None;
-    }
-    Some(Principal::Exe(Glob::new(name)))
-}
-
-/// Notes a name that nobody has; such a rule can never fire.
-pub(super) fn known(
-    reader: &mut Reader<'_>,
-    line: u32,
-    kind: &str,
-    name: &str,
-    list: Option<&[String]>,
-    place: &str,
-) {
-    let Some(list) = list else { return };
-    let glob = Glob::new(name);
-    if !list.iter().any(|own| glob.matches(own)) {
-        let nearest = suggestion(name, list.iter().map(String::as_str));
-        reader.problem(line, format!("{kind} {name:?} is not in {place}{nearest}"));
-    }
 }
 
 fn destination(reader: &mut Reader<'_>, node: &Node) -> Option<Condition> {
@@ -227,7 +119,12 @@ fn destination(reader: &mut Reader<'_>, node: &Node) -> Option<Condition> {
 }
 
 /// Several tests of one map must all hold.
-fn tests_of(reader: &mut Reader<'_>, node: &Node, what: &str, tests: Vec<Test>) -> Option<Condition> {
+pub(super) fn tests_of(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    what: &str,
+    tests: Vec<Test>,
+) -> Option<Condition> {
     match &node.value {
         Value::Map(entries) if entries.is_empty() => {
             reader.problem(node.line, format!("{what} is empty, so it says nothing"));
@@ -318,77 +215,6 @@ fn words(reader: &mut Reader<'_>, node: &Node, what: &str) -> Option<Words> {
         return None;
     }
     Words::new(&words).map_err(|reason| reader.problem(node.line, reason)).ok()
-}
-
-fn http(reader: &mut Reader<'_>, node: &Node) -> Option<Condition> {
-    let mut tests = Vec::new();
-    for (key, _, value) in reader.map(node, &HTTP_KEYS) {
-        tests.extend(match key {
-            "method" => methods(reader, value).map(Test::Method),
-            "host" => {
-                let patterns = target::hosts(reader, value, "http host");
-                if patterns.iter().any(|pattern| pattern.port.is_some()) {
-                    reader.problem(value.line, "http host has no port: use dst: {port: …}");
-                }
-                let hosts: Vec<_> = patterns.into_iter().map(|pattern| pattern.host).collect();
-                (!hosts.is_empty()).then_some(Test::HttpHost(hosts))
-            }
-            "path" => paths(reader, value).map(Test::Path),
-            _ => statuses(reader, value).map(Test::Status),
-        });
-    }
-    tests_of(reader, node, "http", tests)
-}
-
-fn methods(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<String>> {
-    let texts = reader.texts(node, "method");
-    for (line, text) in &texts {
-        if !text.bytes().all(|byte| byte.is_ascii_uppercase() || b"-_".contains(&byte)) {
-            reader.problem(
-                *line,
-                format!("method {text:?}: methods are written in upper case, and compared so"),
-            );
-            return None;
-        }
-    }
-    (!texts.is_empty()).then(|| texts.into_iter().map(|(_, text)| text.to_string()).collect())
-}
-
-fn paths(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<PathGlob>> {
-    let texts = reader.texts(node, "path");
-    let mut found = Vec::new();
-    for (line, text) in &texts {
-        match PathGlob::new(text).filter(|_| !text.contains(['?', '#'])) {
-            Some(path) => found.push(path),
-            None => reader
-                .problem(*line, format!("path {text:?}: begin with `/`, and leave out query and fragment")),
-        }
-    }
-    (!texts.is_empty() && found.len() == texts.len()).then_some(found)
-}
-
-/// `404`, `5xx`, `400-499`.
-fn statuses(reader: &mut Reader<'_>, node: &Node) -> Option<Vec<(u16, u16)>> {
-    let texts = reader.texts(node, "status");
-    let mut found = Vec::new();
-    for (line, text) in &texts {
-        let (from, to) = match text.strip_suffix("xx") {
-            Some(hundreds) => (format!("{hundreds}00"), format!("{hundreds}99")),
-            None => {
-                let (from, to) = text.split_once('-').unwrap_or((text, text));
-                (from.into(), to.into())
-            }
-        };
-        match (from.parse::<u16>(), to.parse::<u16>()) {
-            (Ok(from), Ok(to)) if (100..=599).contains(&from) && (from..=599).contains(&to) => {
-                found.push((from, to))
-            }
-            (Ok(_) | Err(_), _) => {
-                reader.problem(*line, format!("status {text:?}: write 404, 5xx or 400-499"))
-            }
-        }
-    }
-    (!texts.is_empty() && found.len() == texts.len()).then_some(found)
 }
 
 fn text(reader: &mut Reader<'_>, line: u32, node: &Node, scope: Scope<'_>) -> Option<Text> {
@@ -502,9 +328,6 @@ const SQL_KEYS: Keys = Keys {
         ("limit_over", ""),
     ],
 };
-
-const HTTP_KEYS: Keys =
-    Keys { of: "http", known: &["method", "host", "path", "status"], unbuilt: &[("body_over", "")] };
 
 const TEXT_KEYS: Keys = Keys { of: "text", known: &["in", "keywords", "patterns", "classes"], unbuilt: &[] };
 

@@ -5,13 +5,13 @@ use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::super::judge::stricter;
 use super::super::node::{Node, Value};
+use super::super::outcome::stricter;
 use super::super::problem::suggestion;
 use super::super::rule::{Target, Then};
 use super::super::{Approval, MaskPlan, MaskRule, TargetTls};
 use super::reader::duration_ns;
-use super::{Keys, Lexicon, Reader, class, matching, target};
+use super::{Keys, Lexicon, Reader, class, principal, target};
 use crate::action::Protocol;
 use crate::detect::ClassId;
 use crate::limits::APPROVAL_NS;
@@ -154,7 +154,7 @@ fn approver(reader: &mut Reader<'_>, line: u32, who: &str, lexicon: &Lexicon<'_>
             reader.problem(line, format!("approver {who:?}: name people and groups whole"))
         }
         Some(("group", name)) if !name.is_empty() => {
-            matching::known(
+            principal::known(
                 reader,
                 line,
                 "group",
@@ -164,7 +164,7 @@ fn approver(reader: &mut Reader<'_>, line: u32, who: &str, lexicon: &Lexicon<'_>
             );
         }
         Some(("user", name)) if !name.is_empty() => {
-            matching::known(
+            principal::known(
                 reader,
                 line,
                 "user",

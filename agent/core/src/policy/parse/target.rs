@@ -212,14 +212,12 @@ fn secret(
         reader.problem(line, "this must end in a secret, `provider#name`; secrets never stand in a policy");
         return None;
     };
-    if let Some(known) = &lexicon.surroundings.providers {
-        if !known.iter().any(|own| own == provider) {
-            let nearest = suggestion(provider, known.iter().map(String::as_str));
-            reader.problem(
-                line,
-                format!("`secrets:` of the configuration has no provider {provider:?}{nearest}"),
-            );
-        }
+    if let Some(known) = &lexicon.surroundings.providers
+        && !known.iter().any(|own| own == provider)
+    {
+        let nearest = suggestion(provider, known.iter().map(String::as_str));
+        reader
+            .problem(line, format!("`secrets:` of the configuration has no provider {provider:?}{nearest}"));
     }
     Some((prefix, SecretName { provider: provider.into(), name: name.into() }))
 }

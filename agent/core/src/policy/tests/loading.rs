@@ -176,6 +176,18 @@ fn everything_is_told_at_once() {
 }
 
 #[test]
+fn a_broken_target_hides_no_other_mistake_and_makes_up_none() {
+    let file = json!({"policy": "a", "target": {"protocol": "postgrs", "host": "h"},
+        "rules": [{"name": "r", "match": {"sql": {"efects": ["read"]}}, "then": "allow"}]});
+    let message = problems(&[file]);
+    assert!(
+        message.contains("did you mean \"postgres\"") && message.contains("did you mean \"effects\""),
+        "{message}"
+    );
+    assert!(!message.contains("needs `protocol"), "{message}");
+}
+
+#[test]
 fn twins_are_refused() {
     let rule = json!({"name": "r", "match": {}, "then": "allow"});
     assert!(problems(&[database(json!([rule, rule]))]).contains("already declared"));

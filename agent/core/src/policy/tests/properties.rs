@@ -204,7 +204,7 @@ mod reference {
         if !spec.tables.is_empty() {
             let found = match relation {
                 // Nothing is named: no help for a restriction, no obstacle for reading.
-                None if effect == Effect::Read => Some(!restricting != spec.not_tables),
+                None if effect == Effect::Read => Some(restricting == spec.not_tables),
                 None => Some(false),
                 Some((name, _)) => any(spec.tables.iter().map(|pattern| fits(PATTERNS[*pattern], name))),
             };

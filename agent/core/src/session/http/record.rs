@@ -1,7 +1,7 @@
 //! The audit rows of an HTTP connection: one record kept per connection and filled anew for each act.
 //! It refuses payload: paths and queries come here with protected values masked.
 
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 
@@ -20,28 +20,8 @@ pub(in crate::session) struct Log {
 
 impl Log {
     pub(in crate::session) fn new(opening: &Opening, protocol: &str) -> Self {
-        let identity = &opening.identity;
-        let process = &identity.process;
-        let record = Record {
-            session_id: opening.session_id.to_string(),
-            workload: identity.workload.clone(),
-            owner: identity.owner.clone(),
-            user: identity.user.clone(),
-            groups: identity.groups.clone(),
-            identity_class: identity.class.name().into(),
-            pid: process.pid.into(),
-            start_time: process.start_time,
-            exe: process.exe.clone(),
-            exe_sha256: process.exe_sha256.clone(),
-            uid: process.uid.into(),
-            cgroup: process.cgroup.clone(),
-            container: process.container.clone(),
-            dst_ip: opening.destination.ip().to_string(),
-            dst_port: opening.destination.port().into(),
-            host: opening.destination.host().unwrap_or_default().into(),
-            protocol: protocol.into(),
-            ..Record::default()
-        };
+        let mut record = Record::about(&opening.identity, &opening.destination, &opening.session_id, 0);
+        record.protocol = protocol.into();
         Self { record }
     }
 

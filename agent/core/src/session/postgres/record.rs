@@ -63,28 +63,8 @@ pub struct Entry<'a> {
 
 impl Scribe {
     pub fn new(opening: &Opening) -> Self {
-        let identity = &opening.identity;
-        let process = &identity.process;
-        let record = Record {
-            session_id: opening.session_id.to_string(),
-            workload: identity.workload.clone(),
-            owner: identity.owner.clone(),
-            user: identity.user.clone(),
-            groups: identity.groups.clone(),
-            identity_class: identity.class.name().to_string(),
-            pid: process.pid.into(),
-            start_time: process.start_time,
-            exe: process.exe.clone(),
-            exe_sha256: process.exe_sha256.clone(),
-            uid: process.uid.into(),
-            cgroup: process.cgroup.clone(),
-            container: process.container.clone(),
-            dst_ip: opening.destination.ip().to_string(),
-            dst_port: opening.destination.port().into(),
-            host: opening.destination.host().unwrap_or_default().to_string(),
-            protocol: "postgres".to_string(),
-            ..Record::default()
-        };
+        let mut record = Record::about(&opening.identity, &opening.destination, &opening.session_id, 0);
+        record.protocol.push_str("postgres");
         Self { record, numbers: 0, policy: None, found: Vec::new() }
     }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use weir_core::action::{Action, Effect, Effects, Protocol, Response};
+use weir_core::audit::Decision;
 use weir_core::policy::{Judgement, Node, Policy, Value, Verdict};
-use weir_core::sql::{Catalog, Dialect, Grammar};
+use weir_core::sql::Catalog;
 
 use super::expect::Expected;
 use super::strangers;
@@ -121,7 +122,7 @@ impl Case {
                 }
             }
             Act::Sql { text, catalog } => {
-                let statements = grammar::postgres().analyse(text, Dialect::default(), catalog.as_ref());
+                let statements = grammar::statements(text, catalog.as_ref());
                 let judged = statements.iter().map(|statement| {
                     verdicts(policy, policy.judge(&context, &Action::Sql(statement)), statement.effects)
                 });
@@ -141,9 +142,16 @@ fn verdicts(policy: &Policy, judgement: Judgement, effects: Effects) -> Verdicts
     let masks =
         rules.map(|mask| (policy.class_name(mask.class).to_owned(), weir_core::policy::mask_name(mask.mask)));
     let would = judgement.would.map(|would| match would.decision {
-        weir_core::audit::Decision::WouldDeny => "deny",
-        weir_core::audit::Decision::WouldHold => "approve",
-        _ => "mask",
+        Decision::WouldDeny => "deny",
+        Decision::WouldHold => "approve",
+        Decision::WouldMask
+        | Decision::Allowed
+        | Decision::Masked
+        | Decision::Denied
+        | Decision::Held
+        | Decision::Approved
+        | Decision::Expired
+        | Decision::Failed => "mask",
     });
     Verdicts {
         decision,

@@ -1,0 +1,92 @@
+//! What the kernel programs cost: nanoseconds of each kind for one connection, by the kernel's own account.
+//! It refuses to leave the account running: it is switched back however the bench ends.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context, Result, bail};
+use weir_tests::{Agent, Lab, Setup, Web};
+
+use super::report::{Goal, Report};
+use super::web::{POLICY, requests};
+use super::{Wish, client, output};
+
+/// Kinds of programs by `enum bpf_prog_type`.
+const KINDS: [(u32, &str); 4] = [
+    (9, "socket made (sock)"),
+    (18, "connect (sock_addr)"),
+    (13, "handover (sock_ops)"),
+    (8, "packets (skb)"),
+];
+/// Packets are not part of setting a connection up.
+const SET_UP: [u32; 3] = [9, 18, 13];
+
+pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
+    let lab = Lab::new("bench-fence")?;
+    let web = Web::start(&lab)?;
+    let setup = Setup::default()
+        .policy("classes.yaml", weir_tests::policies::CLASSES)
+        .policy("web.yaml", &POLICY.replace("@port@", &web.port.to_string()));
+    let agent = Agent::start(&lab, &setup)?;
+    let _account = Account::open()?;
+    let url = format!("http://127.0.0.1:{}/kilobyte", web.port);
+    let seconds = format!("-d{}s", wish.seconds);
+    let words = client(&["wrk", "-t1", "-c8", &seconds, "-H", "Connection: close", &url]);
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let before = spent(agent.pid())?;
+    let text = output(&mut agent.app(&words)?)?;
+    let after = spent(agent.pid())?;
+    let connections = requests(&text)?;
+    let each = |kind: u32| {
+        let of = |account: &BTreeMap<u32, u64>| account.get(&kind).copied().unwrap_or_default();
+        of(&after).saturating_sub(of(&before)) as f64 / connections
+    };
+    let case = "kernel programs, one connection";
+    report.hook(case, "set-up", SET_UP.map(each).iter().sum(), Some(Goal::Hook(2_500.0)));
+    for (kind, name) in KINDS {
+        report.hook(case, name, each(kind), None);
+    }
+    Ok(())
+}
+
+/// Run time by kind of the programs that the agent holds, nanoseconds.
+fn spent(pid: u32) -> Result<BTreeMap<u32, u64>> {
+    let mut spent = BTreeMap::new();
+    for descriptor in fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
+        let Ok(text) = fs::read_to_string(descriptor?.path()) else { continue };
+        let field = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|value| value.trim().parse::<u64>().ok())
+        };
+        if let (Some(kind), Some(time)) = (field("prog_type:"), field("run_time_ns:")) {
+            *spent.entry(kind as u32).or_default() += time;
+        }
+    }
+    if spent.is_empty() {
+        bail!("the agent holds no kernel programs");
+    }
+    Ok(spent)
+}
+
+/// The kernel's account of programs' run time (sysctl kernel.bpf_stats_enabled), put back when dropped.
+struct Account {
+    before: String,
+}
+
+impl Account {
+    fn open() -> Result<Account> {
+        let before = fs::read_to_string(SWITCH).context(SWITCH)?;
+        fs::write(SWITCH, "1").context(SWITCH)?;
+        Ok(Account { before })
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        if let Err(fault) = fs::write(SWITCH, &self.before) {
+            eprintln!("bench: put {SWITCH} back to {} by hand: {fault}", self.before.trim());
+        }
+    }
+}
+
+const SWITCH: &str = "/proc/sys/kernel/bpf_stats_enabled";
