@@ -105,13 +105,9 @@ async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
             (Err(fault), Ok(_)) => {
                 Response::Refused { message: format!("this request is not understood: {fault}") }
             }
-<<<<<<< HEAD
-            (Ok(Request::Watch), Ok(_)) => return watch(&mut write, agent).await,
-=======
             (Ok(Request::Watch), Ok(caller)) if caller.may_see_acts() => {
                 return watch(&mut write, agent).await;
             }
->>>>>>> httpleaks
             (Ok(request), Ok(caller)) => answer(request, caller, agent).await,
         };
         send(&mut write, &response).await?;

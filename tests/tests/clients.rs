@@ -7,6 +7,12 @@ use weir_tests::agent::{Done, done};
 use weir_tests::postgres::{Options, PASSWORD};
 use weir_tests::{Agent, Lab, Postgres, Setup, Web, clients, policies};
 
+/// Orders may be copied in bulk, on top of the policy that most tests use.
+const COPIES: &str = "  - name: orders-in-bulk
+    match: {who: [\"workload:app\"], sql: {effects: [copy_in, copy_out], tables: [orders]}}
+    then: allow
+";
+
 struct Bench {
     agent: Agent,
     postgres: Postgres,
@@ -18,7 +24,7 @@ fn bench(name: &str) -> Bench {
     let postgres = Postgres::start(&lab, Options::default()).unwrap();
     let setup = Setup::default()
         .policy("classes.yaml", policies::CLASSES)
-        .policy("shop.yaml", &policies::shop(postgres.port));
+        .policy("shop.yaml", &(policies::shop(postgres.port) + COPIES));
     let agent = Agent::start(&lab, &setup).unwrap();
     Bench { agent, postgres, lab }
 }

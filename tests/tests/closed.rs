@@ -117,8 +117,10 @@ fn a_killed_agent_leaves_the_fence_closed_and_a_new_one_takes_over() {
     let mut bench = bench("killed");
     bench.agent().server().kill();
     bench.assert_closed();
-    until("the heartbeat is stale, and nothing starts any more", || bench.agent().run(&["true"]).unwrap().code == 125)
-        .unwrap();
+    until("the heartbeat is stale, and nothing starts any more", || {
+        bench.agent().run(&["true"]).unwrap().code == 125
+    })
+    .unwrap();
     bench.restart().unwrap();
     bench.assert_open();
     assert_eq!(bench.curl("/text"), "write to [EMAIL]");
