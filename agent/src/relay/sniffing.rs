@@ -43,15 +43,27 @@ pub(crate) async fn first<S: AsyncRead + Unpin>(
     }
     let deadline = tokio::time::Instant::now() + Duration::from_nanos(SNIFF_NS);
     loop {
-        match sniff(&bytes) {
+        let sniffed = sniff(&bytes);
+        let partial = matches!(&sniffed, Sniffed::Postgres(_)) && bytes.len() < declared_length(&bytes);
+        match sniffed {
             Sniffed::More if bytes.len() >= SNIFF_BYTES => return First::Stalled(bytes),
             Sniffed::More => {}
+            // The protocol is known, but its session would wait for the rest of the packet without end.
+            Sniffed::Postgres(_) if partial => {}
             known => return First::Known(known, bytes),
         }
         match tokio::time::timeout_at(deadline, stream.read_buf(&mut bytes)).await {
             Ok(Ok(count)) if count > 0 => {}
+            // The session says what it misses.
+            Ok(_) if partial => return First::Known(sniff(&bytes), bytes),
             Ok(_) => return First::Gone,
             Err(_) => return First::Stalled(bytes),
         }
     }
+}
+
+/// The length that a PostgreSQL start-up packet begins with; what was sniffed as one is at most `PG_STARTUP_BYTES` long.
+fn declared_length(bytes: &[u8]) -> usize {
+    let length = bytes.first_chunk().map_or(0, |length| u32::from_be_bytes(*length));
+    usize::try_from(length).unwrap_or(usize::MAX)
 }
