@@ -123,6 +123,8 @@ pub enum Input<'a> {
     LoggedIn(Vec<u8>),
     /// `deadline` has passed.
     Tick,
+    /// Nothing more will be read or sent, whatever is still open: the session writes the rows it owes.
+    Cut,
 }
 
 /// What the rim must do, in this order: send both queues, put the question to the desk, log in, then obey `close`.

@@ -12,6 +12,7 @@ use weir_core::action::{Context, Protocol};
 use weir_core::audit::{Decision, Kind, Record};
 use weir_core::destination::Destination;
 use weir_core::identity::Identity;
+use weir_core::limits::{SERVER_FIRST_NS, SNIFF_NS};
 use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::{Opening, Session};
 use weir_core::sniff::Sniffed;
@@ -51,6 +52,9 @@ pub(crate) enum Refusal {
     Fault(String),
     #[error("the client went away before it said anything")]
     Gone,
+    /// It was let through to the server, and asked for nothing.
+    #[error("the client went away after the TLS handshake, before its first request")]
+    Unused { target: Arc<str>, rule: Arc<str> },
 }
 
 /// A connection whose protocol is known, ready to be relayed.
@@ -79,8 +83,14 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
 impl Connection {
     async fn open(&mut self, mut workload: Wire) -> Result<Ready, Refusal> {
         let early = self.judge(Protocol::Opaque);
-        let silence_is_an_answer = early.opaque && matches!(early.verdict, Verdict::Allow(_));
-        match first(&mut workload, BytesMut::new(), silence_is_an_answer).await {
+        let denied = matches!(early.verdict, Verdict::Deny { .. }) && !early.needs_name;
+        let patience = match early.verdict {
+            Verdict::Allow(_) if early.opaque => Some(SERVER_FIRST_NS),
+            // What is refused whatever it says is heard for as long as it takes to be told so in its own protocol.
+            Verdict::Deny { .. } if denied => Some(SNIFF_NS),
+            Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => None,
+        };
+        match first(&mut workload, BytesMut::new(), patience).await {
             First::Known(Sniffed::Postgres(opening), bytes) => {
                 postgres::open(self, workload, bytes, opening).await
             }
@@ -96,9 +106,16 @@ impl Connection {
             First::Known(Sniffed::Unknown | Sniffed::More, bytes) => {
                 self.opaque(workload, bytes, "the protocol is not known")
             }
-            First::Silent => self.opaque(workload, BytesMut::new(), "the server speaks first"),
+            First::Silent => {
+                self.opaque(workload, BytesMut::new(), "the client waits for the server to speak")
+            }
             First::Stalled(bytes) => self.opaque(workload, bytes, "the first message did not end in time"),
-            First::Gone => Err(Refusal::Gone),
+            First::Gone => match early.verdict {
+                Verdict::Deny { message } if denied => {
+                    Err(Refusal::Denied { target: early.target, rule: early.rule, message })
+                }
+                Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => Err(Refusal::Gone),
+            },
         }
     }
 
@@ -209,6 +226,11 @@ impl Connection {
         record.decision = Decision::Denied;
         match refusal {
             Refusal::Denied { target, rule, .. } => {
+                record.target = target.to_string();
+                record.rule = rule.to_string();
+            }
+            Refusal::Unused { target, rule } => {
+                record.decision = Decision::Allowed;
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }

@@ -16,6 +16,8 @@ pub(super) struct Leg<S> {
     pub(super) inbound: Buffer,
     /// The peer's FIN was read.
     pub(super) finished: bool,
+    /// It ended in an error, not in a FIN.
+    pub(super) cut: bool,
     /// The session has been told so.
     pub(super) told: bool,
     /// Our FIN was sent.
@@ -24,7 +26,7 @@ pub(super) struct Leg<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Leg<S> {
     pub(super) fn new(stream: S, inbound: Buffer) -> Self {
-        Self { stream, inbound, finished: false, told: false, shut: false }
+        Self { stream, inbound, finished: false, cut: false, told: false, shut: false }
     }
 
     /// One read into the buffer's spare room; 0 is the peer's FIN.

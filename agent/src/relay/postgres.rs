@@ -52,7 +52,7 @@ pub(crate) async fn open(
         } else {
             answer(&mut workload, b'N').await?;
         }
-        (opening, bytes) = match first(&mut workload, bytes, false).await {
+        (opening, bytes) = match first(&mut workload, bytes, None).await {
             First::Known(Sniffed::Postgres(next), bytes) => (next, bytes),
             First::Known(Sniffed::Tls { .. }, _) => {
                 return Err(Refusal::Violation(

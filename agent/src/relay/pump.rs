@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,6 +13,10 @@ use weir_core::session::{Close, Input, Outbox, Session};
 use super::buffer::Buffer;
 use super::leg::Leg;
 use super::surroundings::{Dialling, LoggingIn, Surroundings};
+
+mod closing;
+#[cfg(test)]
+mod tests;
 
 /// How a relayed connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,10 @@ pub(crate) struct Pump<W, H: Surroundings> {
     timer: Pin<Box<tokio::time::Sleep>>,
     timer_set: Option<u64>,
     question_open: bool,
+    /// Bytes of the workload that lay unread when the session paused it.
+    unread_at_pause: usize,
+    /// Since when the last words have not moved.
+    closing: Option<Pin<Box<tokio::time::Sleep>>>,
     broken: bool,
 }
 
@@ -68,6 +76,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             timer: Box::pin(tokio::time::sleep(std::time::Duration::ZERO)),
             timer_set: None,
             question_open: false,
+            unread_at_pause: 0,
+            closing: None,
             broken: false,
         }
     }
@@ -78,6 +88,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         self.feed(Input::Workload(&[]));
         self.offer();
         let end = poll_fn(|cx| self.poll(cx)).await;
+        self.feed(Input::Cut);
         if self.question_open {
             self.host.withdraw();
         }
@@ -101,6 +112,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 self.offer();
             }
             if let Some(end) = self.ended() {
+                if sent {
+                    self.closing = None;
+                }
                 return self.poll_close(cx, end);
             }
             let progressed = self.poll_answers(cx) | self.poll_read_workload(cx) | self.poll_read_server(cx);
@@ -115,14 +129,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 
     /// Does what the outbox asks for besides sending.
     fn obey(&mut self) {
-        if let Some(question) = self.out.ask.take() {
-            self.question_open = true;
-            self.host.ask(question);
-        }
-        if std::mem::take(&mut self.out.withdraw) {
-            self.question_open = false;
-            self.host.withdraw();
-        }
         if let Some(login) = self.out.login.take() {
             self.logging_in = Some(self.host.login(login));
         }
@@ -138,6 +144,18 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 let deadline = tokio::time::Instant::now() + std::time::Duration::from_nanos(left);
                 self.timer.as_mut().reset(deadline);
             }
+        }
+    }
+
+    /// After each step of the session: the old question leaves the desk before the next one is put.
+    fn consult_desk(&mut self) {
+        if std::mem::take(&mut self.out.withdraw) {
+            self.question_open = false;
+            self.host.withdraw();
+        }
+        if let Some(question) = self.out.ask.take() {
+            self.question_open = true;
+            self.host.ask(question);
         }
     }
 
@@ -157,6 +175,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 Poll::Pending => break,
             }
         }
+        if self.out.finish_workload && self.out.to_workload.is_empty() {
+            self.workload.poll_shut(cx);
+        }
+        // A TLS leg may hold records back until it is flushed.
+        let _ = Pin::new(&mut self.workload.stream).poll_flush(cx);
         let Some(server) = &mut self.server else { return moved };
         while !self.out.to_server.is_empty() && !server.shut {
             match Pin::new(&mut server.stream).poll_write(cx, self.out.to_server.as_slice()) {
@@ -173,14 +196,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 Poll::Pending => break,
             }
         }
-        if self.out.finish_workload && self.out.to_workload.is_empty() {
-            self.workload.poll_shut(cx);
-        }
         if self.out.finish_server && self.out.to_server.is_empty() {
             server.poll_shut(cx);
         }
-        // A TLS leg may hold records back until it is flushed.
-        let _ = Pin::new(&mut self.workload.stream).poll_flush(cx);
         let _ = Pin::new(&mut server.stream).poll_flush(cx);
         moved
     }
@@ -195,43 +213,21 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         }
     }
 
-    /// The last words go out before the close, also before a reset that follows them.
-    fn poll_close(&mut self, cx: &mut Context<'_>, end: End) -> Poll<End> {
-        if self.broken {
-            if !std::mem::replace(&mut self.workload.told, true) {
-                self.feed(Input::WorkloadClosed);
-            }
-            return Poll::Ready(End::Reset);
+    /// True when the dial has come to its end, one way or the other.
+    fn poll_dialled(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(dialling) = &mut self.dialling else { return false };
+        let Poll::Ready(result) = dialling.as_mut().poll(cx) else { return false };
+        self.dialling = None;
+        match result {
+            Ok(stream) => self.server = Some(Leg::new(stream, Buffer::default())),
+            Err(_) => self.unreachable(),
         }
-        if !self.out.to_workload.is_empty() {
-            return Poll::Pending;
-        }
-        if let Some(server) = &mut self.server {
-            if !self.out.to_server.is_empty() && !server.shut {
-                return Poll::Pending;
-            }
-            server.poll_shut(cx);
-        }
-        if end == End::Finished {
-            let _ = ready!(Pin::new(&mut self.workload.stream).poll_flush(cx));
-            self.workload.poll_shut(cx);
-        }
-        Poll::Ready(end)
+        true
     }
 
     /// Slow answers: dial, login, ledger, desk, timer. True when one arrived.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut arrived = false;
-        if let Some(dialling) = &mut self.dialling
-            && let Poll::Ready(result) = dialling.as_mut().poll(cx)
-        {
-            self.dialling = None;
-            arrived = true;
-            match result {
-                Ok(stream) => self.server = Some(Leg::new(stream, Buffer::default())),
-                Err(_) => self.unreachable(),
-            }
-        }
+        let mut arrived = self.poll_dialled(cx);
         if let Some(logging_in) = &mut self.logging_in
             && let Poll::Ready(result) = logging_in.as_mut().poll(cx)
         {
@@ -249,18 +245,19 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             arrived = true;
             self.feed(Input::Recorded(recorded));
         }
+        // Before the answer: one that comes when time is up comes too late.
+        if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {
+            self.timer_set = None;
+            self.out.wake_at = None;
+            arrived = true;
+            self.feed(Input::Tick);
+        }
         if self.question_open
             && let Poll::Ready(answer) = self.host.poll_answer(cx)
         {
             arrived = true;
             self.question_open = false;
             self.feed(Input::Answered(answer));
-        }
-        if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            self.timer_set = None;
-            self.out.wake_at = None;
-            arrived = true;
-            self.feed(Input::Tick);
         }
         if arrived {
             self.offer();
@@ -280,14 +277,16 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         // A paused workload is still read a little, so that its going away is noticed while an act is held.
         let paused = self.out.pause_workload || self.out.to_server.len() >= QUEUE_BYTES;
         let ahead = self.workload.inbound.unconsumed().len();
-        if self.workload.finished || self.workload.inbound.is_full() || (paused && ahead >= READ_BYTES) {
+        if self.workload.finished
+            || self.workload.inbound.is_full()
+            || (paused && ahead >= self.unread_at_pause + READ_BYTES)
+        {
             return false;
         }
         match self.workload.poll_read(cx) {
             Poll::Ready(Ok(0)) => self.workload.finished = true,
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(_)) => {
-                self.feed(Input::WorkloadClosed);
                 self.broken = true;
                 return true;
             }
@@ -308,12 +307,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         match server.poll_read(cx) {
             Poll::Ready(Ok(0)) => server.finished = true,
             Poll::Ready(Ok(_)) => {}
-            // RST in, RST out.
-            Poll::Ready(Err(_)) => {
-                self.feed(Input::ServerClosed);
-                self.out.close = Some(Close::Reset);
-                return true;
-            }
+            // RST in, RST out, once what came before it has been passed on.
+            Poll::Ready(Err(_)) => (server.finished, server.cut) = (true, true),
             Poll::Pending => return false,
         }
         self.offer();
@@ -341,7 +336,11 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             && (leg.inbound.unconsumed().is_empty() || !self.out.pause_server)
         {
             leg.told = true;
+            let cut = leg.cut;
             self.feed(Input::ServerClosed);
+            if cut {
+                self.out.close = Some(Close::Reset);
+            }
         }
     }
 
@@ -354,6 +353,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         let now = self.host.now();
         let used = self.session.handle(now, Input::Workload(bytes), &mut self.host, &mut self.out);
         self.workload.inbound.consume(used);
+        if !paused && self.out.pause_workload {
+            self.unread_at_pause = self.workload.inbound.unconsumed().len();
+        }
+        self.consult_desk();
         used > 0 || (paused && !self.out.pause_workload)
     }
 
@@ -367,12 +370,14 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         let now = self.host.now();
         let used = self.session.handle(now, Input::Server(bytes), &mut self.host, &mut self.out);
         server.inbound.consume(used);
+        self.consult_desk();
         used > 0 || (paused && !self.out.pause_server)
     }
 
     fn feed(&mut self, input: Input<'_>) {
         let now = self.host.now();
         self.session.handle(now, input, &mut self.host, &mut self.out);
+        self.consult_desk();
     }
 
     /// An idle connection holds no buffer.

@@ -51,23 +51,20 @@ pub(crate) async fn open(
         return direct_postgres(connection, workload, bytes, sni).await;
     }
     let name = leaf_name(connection, sni.as_deref())?;
-    let server = match upstream_leg(connection, &name, &judgement, &offers).await {
-        Ok(server) => server,
+    let (server, judgement) = match proved_leg(connection, &name, judgement, &offers).await {
+        Ok(proved) => proved,
         Err((words, refusal)) => {
             shout(&mut workload, words).await;
             return Err(refusal);
         }
     };
-    // The certificate has proved the name: judge again, now that names count.
-    connection.destination.learn(&name.to_string(), Evidence::Certificate);
-    let judgement = connection.judge(Protocol::Http);
     if let Verdict::Deny { .. } = judgement.verdict {
         shout(&mut workload, AlertDescription::AccessDenied).await;
         return Err(denied(judgement));
     }
     let chosen: Vec<&[u8]> = server.alpn.as_deref().into_iter().collect();
     let mut workload = terminate(connection, workload, bytes, &name, &judgement, &chosen).await?;
-    match first(&mut workload, BytesMut::new(), false).await {
+    match first(&mut workload, BytesMut::new(), None).await {
         First::Known(Sniffed::Http1, bytes) => Ok(Ready {
             session: Session::http(connection.opening(true, None)),
             protocol: Protocol::Http,
@@ -76,7 +73,8 @@ pub(crate) async fn open(
             server: Some(server.wire),
             leg: Leg::Plain,
         }),
-        First::Gone => Err(Refusal::Gone),
+        // The server has seen a handshake, so there is a row.
+        First::Gone => Err(Refusal::Unused { target: judgement.target, rule: judgement.rule }),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("what comes inside TLS is no HTTP/1".into()))
         }
@@ -101,7 +99,7 @@ async fn direct_postgres(
     };
     let name = leaf_name(connection, sni.as_deref())?;
     let mut workload = terminate(connection, workload, bytes, &name, &judgement, &[b"postgresql"]).await?;
-    match first(&mut workload, BytesMut::new(), false).await {
+    match first(&mut workload, BytesMut::new(), None).await {
         First::Known(Sniffed::Postgres(PostgresOpening::Startup | PostgresOpening::Cancel), bytes) => {
             Ok(Ready {
                 session: Session::postgres(connection.opening(true, Some(login))),
@@ -124,7 +122,7 @@ pub(crate) async fn terminate_in_band(
     connection: &mut Connection,
     mut workload: Wire,
 ) -> Result<Wire, Refusal> {
-    let (sni, bytes) = match first(&mut workload, BytesMut::new(), false).await {
+    let (sni, bytes) = match first(&mut workload, BytesMut::new(), None).await {
         First::Known(Sniffed::Tls { sni, .. }, bytes) => (sni, bytes),
         First::Gone => return Err(Refusal::Gone),
         First::Known(..) | First::Silent | First::Stalled(_) => {
@@ -134,6 +132,32 @@ pub(crate) async fn terminate_in_band(
     let name = leaf_name(connection, sni.as_deref())?;
     let judgement = connection.judge(Protocol::Postgres);
     terminate(connection, workload, bytes, &name, &judgement, &[]).await
+}
+
+/// The upstream leg, and the judgement now that its name counts. Only the name that was verified is learnt: where a policy
+/// sets another (`tls.name`), the client's SNI stays a claim.
+async fn proved_leg(
+    connection: &mut Connection,
+    name: &LeafName,
+    judgement: ConnectionJudgement,
+    offers: &[Vec<u8>],
+) -> Result<(UpstreamTls, ConnectionJudgement), (AlertDescription, Refusal)> {
+    let server = upstream_leg(connection, name, &judgement, offers).await?;
+    connection.destination.learn(&server.name, Evidence::Certificate);
+    let proved = connection.judge(Protocol::Http);
+    if proved.tls == judgement.tls || matches!(proved.verdict, Verdict::Deny { .. }) {
+        return Ok((server, proved));
+    }
+    // The proved name brought in a policy that wants the leg secured in its own way, so it gets such a leg.
+    drop(server);
+    let server = upstream_leg(connection, name, &proved, offers).await?;
+    connection.destination.learn(&server.name, Evidence::Certificate);
+    let last = connection.judge(Protocol::Http);
+    if last.tls != proved.tls {
+        let words = "the policies for this destination do not settle on one `tls`";
+        return Err((AlertDescription::InternalError, Refusal::Fault(words.into())));
+    }
+    Ok((server, last))
 }
 
 /// Dials and secures the server; on failure the alert that the server's fault would have caused the client.

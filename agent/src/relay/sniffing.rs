@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncReadExt};
-use weir_core::limits::{SERVER_FIRST_NS, SNIFF_BYTES, SNIFF_NS};
+use weir_core::limits::{SNIFF_BYTES, SNIFF_NS};
 use weir_core::sniff::{Sniffed, sniff};
 
 /// What came of waiting for the client's first message.
@@ -20,22 +20,21 @@ pub(crate) enum First {
     Gone,
 }
 
-/// `server_may_speak_first`: silence is an answer (the destination's rule lets unknown protocols pass); otherwise the
-/// client has all the time it wants before its first byte, as idle pooled connections do.
+/// `patience`: nanoseconds after which silence is an answer (the server may speak first, or the destination is denied
+/// anyway); without it the client has all the time it wants before its first byte, as idle pooled connections do.
 pub(crate) async fn first<S: AsyncRead + Unpin>(
     stream: &mut S,
     mut bytes: BytesMut,
-    server_may_speak_first: bool,
+    patience: Option<u64>,
 ) -> First {
     if bytes.is_empty() {
         let read = stream.read_buf(&mut bytes);
-        let read = if server_may_speak_first {
-            match tokio::time::timeout(Duration::from_nanos(SERVER_FIRST_NS), read).await {
+        let read = match patience {
+            Some(patience) => match tokio::time::timeout(Duration::from_nanos(patience), read).await {
                 Ok(read) => read,
                 Err(_) => return First::Silent,
-            }
-        } else {
-            read.await
+            },
+            None => read.await,
         };
         if !matches!(read, Ok(count) if count > 0) {
             return First::Gone;

@@ -7,9 +7,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::condition::{Facts, Part, Side};
-use super::host::Reach;
+use super::host::{Host, HostPattern, Reach};
 use super::outcome::{Choice, Outcome, contradiction, joint_approval, plan};
-use super::rule::{Mode, Rule, Then};
+use super::rule::{Mode, Rule, Target, Then};
 use super::{Judgement, Policy, parts};
 use crate::action::{Action, Context, Effect, Effects};
 use crate::audit::Durability;
@@ -195,6 +195,13 @@ impl<'p, 'a> Matches<'p, 'a> {
         outcome: &mut Outcome<'p>,
     ) -> Result<(), String> {
         let Action::Http(_) = facts.action else { return Ok(()) };
+        // Each credential needs the proof of its own target: what another policy trusts vouches for nothing here.
+        let rules = self.found.iter().filter(|each| {
+            each.applies && in_force(each.rule.mode) && matches!(each.rule.then, Then::Inject(_))
+        });
+        let mut proved = rules
+            .filter_map(|each| self.policy.files.get(each.rule.file))
+            .all(|file| proves(&file.target.hosts, &file.target, facts));
         for (place, reach) in &self.files {
             let Some(file) =
                 self.policy.files.get(*place).filter(|file| reach.admits() && in_force(file.mode))
@@ -205,6 +212,7 @@ impl<'p, 'a> Matches<'p, 'a> {
                 let hosts = if own.hosts.is_empty() { &file.target.hosts } else { &own.hosts };
                 let wanted = super::host::best(hosts, facts.context.destination, facts.request_host());
                 if wanted.admits() {
+                    proved &= proves(hosts, &file.target, facts);
                     outcome.injects.push(own.inject.clone());
                 }
             }
@@ -212,28 +220,12 @@ impl<'p, 'a> Matches<'p, 'a> {
         if outcome.injects.is_empty() {
             return Ok(());
         }
-        if !self.proved(facts) {
+        if !proved {
             return Err(
                 "a credential would go in here, and the server has not proved its name by certificate".into(),
             );
         }
         contradiction(&outcome.injects).map_or(Ok(()), Err)
-    }
-
-    /// The server proved a targeted name, or the target is one literal address and port.
-    pub(super) fn proved(&self, facts: &Facts<'_>) -> bool {
-        self.files.iter().any(|(place, reach)| {
-            let Some(file) = self.policy.files.get(*place) else { return false };
-            let literal = file.target.hosts.iter().any(|pattern| {
-                matches!(pattern.host, super::host::Host::Address(_))
-                    && (pattern.port.is_some() || !file.target.ports.is_empty())
-                    && pattern.reach(facts.context.destination, None) == Reach::Address
-            });
-            *reach == Reach::Certificate
-                || super::host::best(&file.target.hosts, facts.context.destination, facts.request_host())
-                    == Reach::Certificate
-                || literal
-        })
     }
 
     /// `strict` of any matching rule; else `fast` of one that admits (the loader lets no other rule say it).
@@ -262,6 +254,19 @@ fn targets(policy: &Policy, facts: &Facts<'_>) -> Vec<(usize, Reach)> {
     };
     let reached = policy.files.iter().enumerate().map(|(place, file)| (place, reach(file)));
     reached.filter(|(_, reach)| reach.restricts()).collect()
+}
+
+/// The server proved one of these names by certificate, or one of them is the literal address, and has a port.
+fn proves(hosts: &[HostPattern], target: &Target, facts: &Facts<'_>) -> bool {
+    hosts.iter().any(|pattern| {
+        let literal =
+            matches!(pattern.host, Host::Address(_)) && (pattern.port.is_some() || !target.ports.is_empty());
+        match pattern.reach(facts.context.destination, facts.request_host()) {
+            Reach::Certificate => true,
+            Reach::Address => literal,
+            Reach::No | Reach::Claimed | Reach::LookedUp => false,
+        }
+    })
 }
 
 pub(super) fn restricts(rule: &Rule, facts: &Facts<'_>) -> bool {

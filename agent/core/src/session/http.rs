@@ -131,6 +131,10 @@ impl Conversation {
                 self.tick(wake);
                 0
             }
+            Input::Cut => {
+                self.cut(wake);
+                0
+            }
             // Only PostgreSQL sessions ask for a login.
             Input::LoggedIn(_) => 0,
         };
@@ -217,6 +221,22 @@ impl Conversation {
                 "the connection ended before the answer did",
             );
         }
+    }
+
+    /// The way to one side is gone: acts that are held, on their way or unanswered get their closing rows.
+    fn cut(&mut self, wake: &mut Wake<'_>) {
+        if self.ended {
+            return;
+        }
+        self.workload_closed = true;
+        self.workload_gone(wake);
+        let unsent = match self.waiting.take() {
+            Some(Waiting::Ask(held) | Waiting::Release(held)) => Some(held.exchange),
+            Some(Waiting::Refuse(refused)) => Some(refused.0),
+            Some(Waiting::Outcome) | None => None,
+        };
+        self.exchanges.extend(unsent);
+        self.end(wake, Close::Reset);
     }
 
     /// A strict record is on the disk, or cannot be.

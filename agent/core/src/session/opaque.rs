@@ -82,6 +82,13 @@ impl Conversation {
                 self.recorded(result, out);
                 0
             }
+            Input::Cut => {
+                if let State::Open(_) = &self.state {
+                    self.close(now, host, out);
+                }
+                self.state = State::Ended;
+                0
+            }
             Input::Answered(_) | Input::LoggedIn(_) | Input::Tick => 0,
         };
         self.settle(now, host, out);

@@ -192,6 +192,7 @@ impl Conversation {
             Input::LoggedIn(messages) => self.logged_in(&mut turn, &messages),
             Input::Tick if self.phase == Phase::Start => self.opening_is_late(&mut turn),
             Input::Tick => self.tick(&mut turn),
+            Input::Cut => self.cut(&mut turn),
         };
         self.waiting = self.waiting.filter(|wait| self.still_waits(*wait));
         let out = turn.out;
@@ -271,6 +272,16 @@ impl Conversation {
             Phase::Start | Phase::Authentication { .. } | Phase::Open | Phase::Cancel | Phase::Ended => {
                 self.end(turn, Close::Finish);
             }
+        }
+        0
+    }
+
+    /// The way to one side is gone: what was open gets its rows, and nothing else happens.
+    fn cut(&mut self, turn: &mut Turn<'_>) -> usize {
+        self.gone = true;
+        if self.phase != Phase::Ended {
+            self.withdraw(turn);
+            self.end(turn, Close::Reset);
         }
         0
     }

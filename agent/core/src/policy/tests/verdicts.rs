@@ -249,6 +249,22 @@ fn a_credential_goes_only_where_the_server_proved_its_name() {
 }
 
 #[test]
+fn an_address_that_another_policy_trusts_does_not_vouch_for_a_credential() {
+    let literal =
+        json!({"policy": "box", "target": {"protocol": "http", "host": "10.0.0.9:80"}, "default": "allow"});
+    let api = json!({
+        "policy": "api", "target": {"protocol": "http", "host": "api.example"},
+        "inject": {"header": "Authorization", "value": "Bearer kv#api"}, "default": "allow",
+    });
+    let policy = policy(&[api, literal]);
+    let world = |evidence| World::new(Protocol::Http, &[]).to("10.0.0.9:80", &[("api.example", evidence)]);
+    let looked_up = world(Evidence::LookedUp).http(&policy, "GET", "/", Some(b""));
+    assert_eq!(told(&looked_up).0, "deny");
+    let proved = world(Evidence::Certificate).http(&policy, "GET", "/", Some(b""));
+    assert_eq!((told(&proved).0, proved.injects.len()), ("allow", 1));
+}
+
+#[test]
 fn names_that_are_only_claimed_restrict_and_never_admit() {
     let named = |rules: Json| json!({"policy": "n", "target": {"protocol": "http", "host": "a.example"}, "rules": rules});
     let wide =
