@@ -123,6 +123,8 @@ fn libfuzzer() -> Option<PathBuf> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let mut cargo = Command::new("cargo");
     cargo.current_dir(root()).env("RUSTFLAGS", COVERAGE).env("CARGO_TARGET_DIR", &folder);
+    // Optimising across crates would run after the coverage pass, and take minutes.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
     cargo.args(["build", "--quiet", "--release", "--package", "weir-fuzz", "--bin", "weir-libfuzzer"]);
     cargo.args(["--features", "libfuzzer", "--target", &triple]);
     let built = cargo.status().is_ok_and(|status| status.success());

@@ -183,10 +183,10 @@ fn on_boundaries(text: &[u8], start: usize, end: usize) -> bool {
     begins && ends
 }
 
-fn listed<'a>(
-    classes: &'a [ClassDefinition],
+fn listed(
+    classes: &[ClassDefinition],
     of: fn(&ClassDefinition) -> &Vec<String>,
-) -> impl Iterator<Item = (ClassId, &'a String)> {
+) -> impl Iterator<Item = (ClassId, &String)> {
     classes
         .iter()
         .zip(0_u16..)

@@ -306,7 +306,7 @@ pub fn carrier(dice: &mut Dice, value: &str) -> (String, String) {
             format!("{{\"id\": {number}, \"note\": \"{} ", words(dice, 3)),
             format!("\", \"{}\": null}}\n", words(dice, 1)),
         ),
-        2 => (format!("{{\"v\":\""), format!("\",\"n\":{number}}}\n")),
+        2 => ("{\"v\":\"".to_string(), format!("\",\"n\":{number}}}\n")),
         3 => (
             format!("{number},{},", words(dice, 2)),
             format!(",{},{value_len}\n", words(dice, 1), value_len = value.len() % 7),
