@@ -88,6 +88,8 @@ pub struct Statement {
     pub objects: Vec<Object>,
     /// Functions called, schema-qualified where known.
     pub functions: Vec<Function>,
+    /// Stored values that it writes elsewhere.
+    pub stores: Vec<Store>,
     /// UPDATE or DELETE of a whole table.
     pub without_where: bool,
     /// Some part could not be resolved (unknown function, unresolvable name): outputs may hold anything.
@@ -177,6 +179,15 @@ pub enum OutputKind {
     Neutral,
     /// Could not be resolved; may hold anything the statement's relations hold.
     Opaque,
+}
+
+/// A stored value that is written somewhere else, where its column's masks may not reach it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The column it goes to, with those that share its rows; empty when that is not known or does not exist yet.
+    pub into: Vec<Column>,
+    pub kind: OutputKind,
+    pub sources: Vec<Column>,
 }
 
 /// A column of a base relation: OID and attribute number, as RowDescription reports them.

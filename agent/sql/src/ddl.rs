@@ -27,7 +27,10 @@ impl<'a> Resolver<'a> {
                 self.made(Effect::Create, Object::View);
                 self.names(view.view.as_ref(), Access::Write);
                 self.unrun(|this| match view.query.as_deref() {
-                    Some(query) => drop(this.query(query, None)),
+                    Some(query) => {
+                        let row = this.query(query, None);
+                        this.store_anew(&row);
+                    }
                     None => drop(this.unknown()),
                 });
             }

@@ -11,7 +11,7 @@ use weir_core::action::{Access, Effect};
 
 use crate::resolver::Resolver;
 use crate::scope::{Columns, Range, Row, Scope};
-use crate::value::Value;
+use crate::value::{Field, Value};
 
 impl<'a> Resolver<'a> {
     pub fn insert(&mut self, insert: &'a InsertStmt, outer: Option<&Scope<'a, '_>>) -> Row {
@@ -19,12 +19,13 @@ impl<'a> Resolver<'a> {
         let depth = self.ctes.len();
         self.with(insert.with_clause.as_ref(), outer);
         let mut scope = Scope::within(outer);
-        if let Some(query) = insert.select_stmt.as_deref() {
-            self.query(query, outer);
-        }
+        let row = insert.select_stmt.as_deref().map(|query| self.query(query, outer));
         let columns = self.target(insert.relation.as_ref(), &mut scope);
         for node in &insert.cols {
-            self.assigned(node, &scope);
+            self.assigned(node, &columns, &scope);
+        }
+        if let Some(row) = row {
+            self.inserted(&insert.cols, &columns, row);
         }
         if let Some(conflict) = insert.on_conflict_clause.as_deref() {
             scope.ranges.push(Range {
@@ -40,7 +41,7 @@ impl<'a> Resolver<'a> {
                 self.expressions(&infer.index_elems, &scope);
                 self.optional(infer.where_clause.as_deref(), &scope);
             }
-            self.assignments(&conflict.target_list, &scope);
+            self.assignments(&conflict.target_list, &columns, &scope);
             self.optional(conflict.where_clause.as_deref(), &scope);
         }
         let row =
@@ -56,7 +57,7 @@ impl<'a> Resolver<'a> {
         let mut scope = Scope::within(outer);
         let columns = self.target(update.relation.as_ref(), &mut scope);
         self.other_rows(&update.from_clause, &mut scope);
-        self.assignments(&update.target_list, &scope);
+        self.assignments(&update.target_list, &columns, &scope);
         self.chosen(update.where_clause.as_deref(), &scope);
         let row =
             self.returning(update.returning_clause.as_ref(), update.relation.as_ref(), columns, &mut scope);
@@ -91,7 +92,7 @@ impl<'a> Resolver<'a> {
         self.optional(merge.join_condition.as_deref(), &scope);
         for node in &merge.merge_when_clauses {
             match node.node.as_ref() {
-                Some(NodeEnum::MergeWhenClause(clause)) => self.merge_branch(clause, &scope),
+                Some(NodeEnum::MergeWhenClause(clause)) => self.merge_branch(clause, &columns, &scope),
                 Some(_) | None => drop(self.unknown()),
             }
         }
@@ -101,7 +102,7 @@ impl<'a> Resolver<'a> {
         row
     }
 
-    fn merge_branch(&mut self, clause: &'a MergeWhenClause, scope: &Scope<'a, '_>) {
+    fn merge_branch(&mut self, clause: &'a MergeWhenClause, columns: &Columns<'a>, scope: &Scope<'a, '_>) {
         match CmdType::try_from(clause.command_type) {
             Ok(CmdType::CmdInsert) => self.effect(Effect::Insert),
             Ok(CmdType::CmdUpdate) => self.effect(Effect::Update),
@@ -117,8 +118,12 @@ impl<'a> Resolver<'a> {
             | Err(_) => drop(self.unknown()),
         }
         self.optional(clause.condition.as_deref(), scope);
-        self.assignments(&clause.target_list, scope);
-        self.expressions(&clause.values, scope);
+        self.assignments(&clause.target_list, columns, scope);
+        if !clause.values.is_empty() {
+            let values = self.values(&clause.values, scope);
+            let fields = values.into_iter().map(|value| Field { name: String::new(), value });
+            self.inserted(&clause.target_list, columns, Row { fields: fields.collect(), rest: None });
+        }
     }
 
     /// The written relation, also in reach of names.
@@ -148,19 +153,41 @@ impl<'a> Resolver<'a> {
         self.without_where |= self.mentions == before;
     }
 
-    fn assignments(&mut self, targets: &'a [Node], scope: &Scope<'a, '_>) {
+    fn assignments(&mut self, targets: &'a [Node], columns: &Columns<'a>, scope: &Scope<'a, '_>) {
         for node in targets {
-            self.assigned(node, scope);
+            self.assigned(node, columns, scope);
+        }
+    }
+
+    /// A row that is inserted into the named columns, or into the first ones.
+    fn inserted(&mut self, named: &'a [Node], columns: &Columns<'a>, row: Row) {
+        let names: Vec<String> = if named.is_empty() {
+            columns.row(self).fields.into_iter().map(|field| field.name).collect()
+        } else {
+            let name = |node: &Node| match node.node.as_ref() {
+                Some(NodeEnum::ResTarget(target)) => target.name.clone(),
+                Some(_) | None => String::new(),
+            };
+            named.iter().map(name).collect()
+        };
+        let Row { fields, rest } = row;
+        if rest.is_some() {
+            // Any of its columns may go anywhere.
+            return self.store_anew(&Row { fields, rest });
+        }
+        for (at, field) in fields.into_iter().enumerate() {
+            self.store(columns, names.get(at).map_or("", String::as_str), field.value);
         }
     }
 
     /// One assigned column: its value and the subscripts of its target.
-    fn assigned(&mut self, node: &'a Node, scope: &Scope<'a, '_>) {
+    fn assigned(&mut self, node: &'a Node, columns: &Columns<'a>, scope: &Scope<'a, '_>) {
         let Some(NodeEnum::ResTarget(target)) = node.node.as_ref() else {
             self.unknown();
             return;
         };
-        self.optional(target.val.as_deref(), scope);
+        let value = self.optional(target.val.as_deref(), scope);
+        self.store(columns, &target.name, value);
         self.expressions(&target.indirection, scope);
     }
 

@@ -65,6 +65,7 @@ impl<'a> Resolver<'a> {
             self.effect(Effect::Insert);
             self.object(Object::Table);
             self.names(into.rel.as_ref(), Access::Write);
+            self.store_anew(&row);
         }
         self.ctes.truncate(depth);
         row

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weir_core::action::{Access, Effect, Effects, Function, Named, Object, OutputKind, Relation};
+use weir_core::action::{Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store};
 use weir_core::limits;
 use weir_core::sql::{Table, TableColumn};
 
@@ -20,6 +20,7 @@ pub(crate) struct Resolver<'a> {
     pub relations: Vec<Relation>,
     pub objects: Vec<Object>,
     pub functions: Vec<Function>,
+    pub stores: Vec<Store>,
     pub without_where: bool,
     pub opaque: bool,
     pub named: Option<Named>,
@@ -49,6 +50,7 @@ impl<'a> Resolver<'a> {
             relations: Vec::new(),
             objects: Vec::new(),
             functions: Vec::new(),
+            stores: Vec::new(),
             without_where: false,
             opaque: false,
             named: None,
@@ -189,6 +191,33 @@ impl<'a> Resolver<'a> {
             self.functions.push(Function { schema: schema.map(Into::into), name: name.into(), safe });
         }
         safe
+    }
+
+    /// Records a value that is written to column `name` of `columns`. What tells nothing of a stored value is left out.
+    pub fn store(&mut self, columns: &Columns<'a>, name: &str, value: Value) {
+        let into = match columns.find(name, self) {
+            Some(target) if target.kind == OutputKind::Direct => target.sources,
+            Some(_) | None => Vec::new(),
+        };
+        self.store_into(into, value);
+    }
+
+    /// Records a row that is written to columns nobody knows yet (a new table, a view).
+    pub fn store_anew(&mut self, row: &Row) {
+        for value in row.fields.iter().map(|field| &field.value).chain(&row.rest) {
+            self.store_into(Vec::new(), value.clone());
+        }
+    }
+
+    fn store_into(&mut self, into: Vec<Column>, value: Value) {
+        let carries = match value.kind {
+            OutputKind::Direct | OutputKind::Derived => !value.sources.is_empty(),
+            OutputKind::Neutral => false,
+            OutputKind::Opaque => true,
+        };
+        if carries && !self.loose {
+            self.stores.push(Store { into, kind: value.kind, sources: value.sources });
+        }
     }
 
     /// Records a relation once.

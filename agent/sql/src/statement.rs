@@ -55,6 +55,7 @@ fn one(sql: &str, raw: &RawStmt, schema: Option<&Arc<Schema>>) -> Statement {
         relations: resolver.relations,
         objects: resolver.objects,
         functions: resolver.functions,
+        stores: resolver.stores,
         without_where: resolver.without_where,
         opaque: resolver.opaque,
         outputs,
@@ -158,6 +159,7 @@ impl<'a> Resolver<'a> {
             self.effects = kept.fold(before.0, Effects::with);
             self.without_where = before.1;
             self.objects.clear();
+            self.stores.clear();
             for relation in &mut self.relations {
                 relation.access = Access::Read;
             }
@@ -210,7 +212,10 @@ impl<'a> Resolver<'a> {
 
     /// CREATE TABLE AS and CREATE MATERIALIZED VIEW: rows are read and stored anew.
     fn create_table_as(&mut self, create: &'a CreateTableAsStmt) -> Result {
-        self.inner(create.query.as_deref());
+        match self.inner(create.query.as_deref()) {
+            Result::Rows(row) => self.store_anew(&row),
+            Result::Nothing => {}
+        }
         self.effect(Effect::Create);
         self.effect(Effect::Insert);
         match ObjectType::try_from(create.objtype) {

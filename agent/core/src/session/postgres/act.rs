@@ -17,7 +17,7 @@ use super::record::{Deed, Entry};
 use super::settings::unsettles;
 use super::statement::Known;
 use super::{Conversation, Turn};
-use crate::action::{Effect, Statement};
+use crate::action::{Action, Effect, Effects, Statement};
 use crate::approval::Question;
 use crate::audit::{Durability, Kind, Receipt};
 use crate::policy::MaskPlan;
@@ -97,6 +97,9 @@ impl Conversation {
     }
 
     fn obstacle(&mut self, turn: &Turn<'_>, known: &Known, plan: &Arc<MaskPlan>) -> Option<Obstacle> {
+        if let Some(obstacle) = known.statements.iter().find_map(|each| self.store_obstacle(turn, known, each)) {
+            return Some(obstacle);
+        }
         if plan.response.is_empty() {
             return None;
         }
@@ -110,6 +113,21 @@ impl Conversation {
         self.with_view(turn, plan, known.catalog.is_some(), |view| {
             known.statements.iter().find_map(|statement| view.obstacle(statement))
         })
+    }
+
+    /// What is written may be read later: it is weighed under the masks that reading the same relations would have.
+    fn store_obstacle(&mut self, turn: &Turn<'_>, known: &Known, statement: &Statement) -> Option<Obstacle> {
+        if statement.stores.is_empty() {
+            return None;
+        }
+        let read = Statement {
+            effects: Effects::of(&[Effect::Read]),
+            relations: statement.relations.clone(),
+            opaque: true,
+            ..Statement::default()
+        };
+        let plan = turn.rules.judge(&self.context(turn.now), &Action::Sql(&read)).masks;
+        self.with_view(turn, &plan, known.catalog.is_some(), |view| view.store_obstacle(statement))
     }
 
     /// Looks at results with this plan, under the catalog at hand.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::judge::{Rules, strictest};
 use super::ledger::Rows;
 use super::mask::{Cell, Layout, Shape};
-use crate::action::{Column, Effect, Effects, Output, OutputKind, Relation, Statement};
+use crate::action::{Access, Column, Effect, Effects, Output, OutputKind, Relation, Statement, Store};
 use crate::detect::{ClassId, ClassSet};
 use crate::limits::PG_LINEAGE_DEPTH;
 use crate::mask::Mask;
@@ -195,6 +195,38 @@ impl View<'_> {
                 })
             }
         }
+    }
+
+    /// A masked value that would be written where it is not masked, or in a form in which it is not.
+    pub fn store_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
+        if self.plan.response.is_empty() || !self.guarded {
+            return None;
+        }
+        let hidden = statement.stores.iter().any(|store| match store.kind {
+            OutputKind::Neutral => false,
+            OutputKind::Derived => self.tainted(&store.sources),
+            OutputKind::Direct => self.tainted(&store.sources) && !self.keeps(store),
+            OutputKind::Opaque => {
+                self.tainted(&store.sources)
+                    || self.catalog.is_none()
+                    || statement.relations.iter().any(|each| each.access == Access::Read && self.holds(each))
+            }
+        });
+        hidden.then(|| self.refusal("it would store masked values where they are not masked"))
+    }
+
+    fn tainted(&self, sources: &[Column]) -> bool {
+        sources.iter().any(|source| self.taint(*source, 0).is_tainted(self))
+    }
+
+    /// The value goes, as it is, to a column of the same classes.
+    fn keeps(&self, store: &Store) -> bool {
+        let from: Vec<Taint> = store.sources.iter().map(|source| self.taint(*source, 0)).collect();
+        !store.into.is_empty()
+            && store.into.iter().all(|into| {
+                let target = self.taint(*into, 0);
+                from.iter().all(|from| !from.hidden && from.direct.is_subset(&target.direct))
+            })
     }
 
     fn output_obstacle(&self, statement: &Statement, output: &Output) -> Option<Obstacle> {

@@ -118,7 +118,8 @@ impl Conversation {
             return Ok(Some(Rows::Plain));
         }
         let columns = match &prepared.described {
-            Described::Nothing => return Ok(Some(Rows::Plain)),
+            // A row that comes all the same (EXECUTE of a name that means something else by now) does not fit.
+            Described::Nothing => alloc::sync::Arc::default(),
             Described::Columns(columns) => columns.clone(),
             Described::Asked => {
                 if !self.flushed {

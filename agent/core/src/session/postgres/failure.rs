@@ -12,8 +12,11 @@ use crate::wire::postgres::{Violation, backend};
 impl Conversation {
     pub(super) fn error(&mut self, turn: &mut Turn<'_>, body: &[u8]) -> Result<Fate, Violation> {
         let fatal = backend::ends_connection(body);
+        let exposed = self.looks_at_masked(turn);
         let plain = match &self.guard {
-            Some(masks) if scrub::error(masks, turn.host.mask_key(), b'E', body, &mut self.scratch.out) => {
+            Some(masks)
+                if scrub::error(masks, turn.host.mask_key(), b'E', body, exposed, &mut self.scratch.out) =>
+            {
                 Fate::Replace
             }
             Some(_) | None => Fate::Pass,

@@ -113,14 +113,7 @@ impl Conversation {
             b'V' => self.call_result(turn, header),
             b'E' => self.error(turn, body),
             b'Z' => self.ready(turn, body),
-            b'N' => Ok(match &self.guard {
-                Some(masks)
-                    if scrub::error(masks, turn.host.mask_key(), b'N', body, &mut self.scratch.out) =>
-                {
-                    Fate::Replace
-                }
-                Some(_) | None => self.aside(),
-            }),
+            b'N' => Ok(self.notice(turn, body)),
             b'A' => Ok(match &self.guard {
                 Some(masks)
                     if scrub::notification(masks, turn.host.mask_key(), body, &mut self.scratch.out)? =>
@@ -151,9 +144,20 @@ impl Conversation {
         }
     }
 
-    /// A notice passes, unless it is about weir's own question.
-    fn aside(&mut self) -> Fate {
-        if let Some(Expect::Catalog) = self.ledger.front() { Fate::Drop } else { Fate::Pass }
+    /// A notice passes, with its values masked, unless it is about weir's own question.
+    fn notice(&mut self, turn: &Turn<'_>, body: &[u8]) -> Fate {
+        if let Some(Expect::Catalog) = self.ledger.front() {
+            return Fate::Drop;
+        }
+        let exposed = self.looks_at_masked(turn);
+        match &self.guard {
+            Some(masks)
+                if scrub::error(masks, turn.host.mask_key(), b'N', body, exposed, &mut self.scratch.out) =>
+            {
+                Fate::Replace
+            }
+            Some(_) | None => Fate::Pass,
+        }
     }
 
     fn parse_complete(&mut self, turn: &mut Turn<'_>) -> Result<Fate, Violation> {

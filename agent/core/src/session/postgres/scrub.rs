@@ -5,6 +5,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::judge::Rules;
+use super::ledger::Expect;
 use super::mask::Layout;
 use super::{Conversation, Turn};
 use crate::action::{Action, Effect, Effects, Statement};
@@ -28,8 +29,37 @@ impl Conversation {
     }
 }
 
-/// Rewrites an error or notice; `false` when it stays as it is.
-pub fn error(masks: &Layout, key: &Key, tag: u8, body: &[u8], out: &mut Vec<u8>) -> bool {
+impl Conversation {
+    /// The statement that the server is at may have looked at masked values.
+    pub(super) fn looks_at_masked(&mut self, turn: &Turn<'_>) -> bool {
+        let Some(plan) = self.guard.as_ref().map(|guard| guard.plan.clone()) else { return false };
+        let number = match self.ledger.front() {
+            Some(Expect::Parse { deed, .. } | Expect::Bind { deed, .. }) => *deed,
+            Some(Expect::Query(results) | Expect::Execute(results) | Expect::Call(results)) => results.deed,
+            Some(
+                Expect::Describe { .. }
+                | Expect::Close { .. }
+                | Expect::Sync
+                | Expect::CopyEnd
+                | Expect::Catalog,
+            )
+            | None => None,
+        };
+        let Some(deed) = number.and_then(|number| self.deeds.get(&number)) else { return false };
+        let statements = deed.statements.clone();
+        let catalog = self.catalog.catalog().is_some();
+        self.with_view(turn, &plan, catalog, |view| {
+            statements.iter().any(|each| each.opaque || view.touches(each))
+        })
+    }
+}
+
+/// Rewrites an error or notice; `false` when it stays as it is. `exposed`: the statement looks at masked values.
+pub fn error(masks: &Layout, key: &Key, tag: u8, body: &[u8], exposed: bool, out: &mut Vec<u8>) -> bool {
+    // Only what fails while rows are read can quote them: errors with a position are about the text itself.
+    let exposed = exposed && backend::error_field(body, b'P').is_empty();
+    // What a function of the user's raises is worded by that function.
+    let raised = backend::error_field(body, b'C').starts_with(b"P0") || tag == b'N';
     // Classes 22 (data exception) and 23 (integrity constraint) quote the values they are about.
     let class = backend::error_field(body, b'C').get(..2);
     let quotes = class == Some(b"22") || class == Some(b"23");
@@ -37,9 +67,17 @@ pub fn error(masks: &Layout, key: &Key, tag: u8, body: &[u8], out: &mut Vec<u8>)
     let mut fields: Vec<(u8, Vec<u8>)> = Vec::new();
     for (code, text) in backend::error_fields(body) {
         let kept = match code {
-            b'D' | b'W' if quotes => {
+            b'D' | b'W' if quotes || exposed => {
                 changed = true;
                 continue;
+            }
+            b'H' | b'q' if exposed => {
+                changed = true;
+                continue;
+            }
+            b'M' if exposed => {
+                changed = true;
+                if raised { WITHHELD.into() } else { bare(text) }
             }
             b'M' if quotes => {
                 let bare = unquoted(text);
@@ -117,6 +155,26 @@ pub fn names(masks: &Layout, key: &Key, columns: &[backend::Column], out: &mut V
     }
     changed
 }
+
+/// The text without anything that may be a value. Translated messages have other quotes, so they go as a whole.
+fn bare(text: &[u8]) -> Vec<u8> {
+    if !text.is_ascii() {
+        return WITHHELD.into();
+    }
+    let mut bare = Vec::with_capacity(text.len());
+    let mut number = false;
+    for byte in unquoted(text) {
+        if !byte.is_ascii_digit() {
+            bare.push(byte);
+        } else if !number {
+            bare.extend_from_slice("…".as_bytes());
+        }
+        number = byte.is_ascii_digit();
+    }
+    bare
+}
+
+const WITHHELD: &[u8] = b"weir withholds this message: it may hold masked values";
 
 /// The text with everything between quotes replaced by an ellipsis.
 fn unquoted(text: &[u8]) -> Vec<u8> {
