@@ -48,6 +48,7 @@ fn python_drivers() {
         // A script must not be found instead of the library it imports.
         let seen = bench.script(python.to_str().unwrap(), &format!("try_{name}"), text);
         assert_eq!((seen.code, seen.out.trim()), (0, "done"), "{name}: {seen:?}");
+        bench.postgres.admin("shop", "DELETE FROM orders WHERE id > 30").unwrap();
     }
 }
 
