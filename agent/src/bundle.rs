@@ -12,7 +12,7 @@ use crate::config::Config;
 mod commit;
 pub(crate) mod folder;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 mod zone;
 
 pub use folder::SourceFile;

@@ -46,4 +46,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 }
 
 /// A side that takes nothing of what is owed to it for this long is not waited for.
+#[cfg(not(test))]
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(60);
+#[cfg(test)]
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(100);

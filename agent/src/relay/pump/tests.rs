@@ -162,7 +162,7 @@ const ALLOW: &str = "default: allow\n";
 const HOLD: &str =
     "rules: [{name: held, match: {method: GET}, then: {approve: {by: [\"group:dba\"], within: 1s}}}]\n";
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn requests_and_answers_pass_and_both_ends_close() {
     let Stage { mut client, mut server, seen, pump } = stage(ALLOW, Some(5), false);
     let talk = async {
@@ -179,19 +179,18 @@ async fn requests_and_answers_pass_and_both_ends_close() {
     assert_eq!((count(&seen, Kind::Verdict), count(&seen, Kind::Outcome)), (1, 1));
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_strict_act_whose_client_is_cut_off_has_its_closing_row() {
+#[tokio::test]
+async fn nothing_leaves_before_its_record_is_on_the_disk() {
     let Stage { client, server, seen, pump } = stage(ALLOW, None, true);
     let mut client = client;
     client.write_all(b"POST /b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n").await.unwrap();
-    // The ledger never answers; dropping the future is not what ends it, the failing dial of the next test is.
-    let waited = tokio::time::timeout(std::time::Duration::from_secs(5), pump.run()).await;
-    assert!(waited.is_err(), "nothing may leave before the record is on the disk");
+    let waited = tokio::time::timeout(std::time::Duration::from_millis(200), pump.run()).await;
+    assert!(waited.is_err(), "the ledger has not answered");
     assert_eq!((count(&seen, Kind::Verdict), count(&seen, Kind::Outcome)), (1, 0));
     drop((client, server));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn each_act_has_an_outcome_when_the_server_cannot_be_reached() {
     let Stage { mut client, server: _server, seen, pump } = stage(ALLOW, None, true);
     let pipelined = get("/a") + "POST /b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n";
@@ -201,7 +200,7 @@ async fn each_act_has_an_outcome_when_the_server_cannot_be_reached() {
     assert_eq!((count(&seen, Kind::Verdict), count(&seen, Kind::Outcome)), (2, 2));
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_client_that_takes_nothing_is_not_waited_for_for_ever() {
     let Stage { client, mut server, seen, mut pump } = stage(ALLOW, Some(0), false);
     let (mut client_narrow, workload) = duplex(16);
@@ -233,7 +232,7 @@ async fn the_next_question_is_put_after_the_last_one_has_left_the_desk() {
     assert_ne!(desk[0], desk[2]);
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_client_that_leaves_while_more_is_unread_takes_its_question_along() {
     let Stage { mut client, server: _server, seen, pump } = stage(HOLD, Some(0), false);
     client.write_all((get("/a") + &get("/b")).as_bytes()).await.unwrap();
