@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 
 use super::{Close, Host, Input, Now, Opening, Outbox};
 use crate::action::{Context, Protocol};
-use crate::audit::Receipt;
+use crate::audit::{Decision, Durability, Kind, Receipt};
 use crate::limits::QUEUE_BYTES;
 use crate::wire::postgres::Violation;
 use crate::wire::postgres::backend::Status;
@@ -281,7 +281,22 @@ impl Conversation {
     }
 
     /// Tells the workload why, and ends.
+    /// Ends the session with words for the client and a row. The end does not wait for the row: nothing leaves any more.
     fn fatal(&mut self, turn: &mut Turn<'_>, code: &'static str, message: &str) {
+        let entry = record::Entry {
+            number: self.scribe.number(),
+            kind: Kind::Verdict,
+            decision: Decision::Denied,
+            target: "",
+            rule: "protocol",
+            reason: message,
+            statements: &[],
+            bytes_up: 0,
+            durability: Durability::Fast,
+            approval: "",
+            approver: "",
+        };
+        turn.host.append(self.scribe.entry(turn.now, &turn.rules, &entry));
         self.scratch.out.clear();
         deny::fatal(&mut self.scratch.out, code, message);
         turn.out.to_workload.own(&self.scratch.out);
