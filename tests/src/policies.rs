@@ -20,7 +20,7 @@ mode: enforce
 default: deny
 rules:
   - name: app-works
-    match: {{who: ["workload:app"], sql: {{effects: [read, insert, update, txn, session, explain, copy_in, copy_out]}}}}
+    match: {{who: ["workload:app"], sql: {{effects: [read, insert, update, txn, session, explain]}}}}
     then: allow
   - name: no-drop
     match: {{sql: {{effects: ["ddl:drop"]}}}}

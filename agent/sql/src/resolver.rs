@@ -4,7 +4,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weir_core::action::{Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store};
+use weir_core::action::{
+    Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store,
+};
 use weir_core::limits;
 use weir_core::sql::{Table, TableColumn};
 
@@ -170,9 +172,11 @@ impl<'a> Resolver<'a> {
     /// Records a call and says whether its result depends on its arguments alone.
     pub fn call(&mut self, schema: Option<&str>, name: &str, carries: bool) -> bool {
         let shadowed = self.schema.is_some_and(|known| known.shadows(schema, name));
-        let builtin = matches!(schema, None | Some("pg_catalog")) && !shadowed;
+        // What the information schema's own views are made of.
+        let standard = schema == Some("information_schema") && name.starts_with("_pg_");
+        let builtin = standard || matches!(schema, None | Some("pg_catalog")) && !shadowed;
         // A shadowed name may still mean the built-in: both count.
-        let class = builtins::classify(name);
+        let class = if standard { builtins::Class::Safe } else { builtins::classify(name) };
         let class = if carries { class.carrying() } else { class };
         self.effects = self.effects.union(class.effects());
         if !builtin {

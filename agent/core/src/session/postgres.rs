@@ -305,9 +305,9 @@ impl Conversation {
         }
     }
 
-    /// Tells the workload why, and ends.
+    /// Ends the session with words for the client and a row. The end does not wait for the row: nothing leaves any more.
     fn fatal(&mut self, turn: &mut Turn<'_>, code: &'static str, message: &str) {
-        if self.phase == Phase::Start {
+        if self.phase != Phase::Ended {
             self.record_refusal(turn, "", "protocol", message);
         }
         self.scratch.out.clear();

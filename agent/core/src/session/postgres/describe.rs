@@ -237,12 +237,13 @@ impl View<'_> {
             }
             OutputKind::Opaque => self.hides(statement),
         };
-        hidden.then(|| {
-            self.refusal(&format!(
-                "column {:?} is computed from masked columns; select them as they are",
-                output.name
-            ))
-        })
+        let why = match output.kind {
+            OutputKind::Opaque => "cannot be traced, and the statement reads masked columns",
+            OutputKind::Direct | OutputKind::Neutral | OutputKind::Derived => {
+                "is computed from masked columns; select them as they are"
+            }
+        };
+        hidden.then(|| self.refusal(&format!("column {:?} {why}", output.name)))
     }
 
     /// COPY … TO names no columns: it passes only when nothing masked is in reach.
