@@ -270,6 +270,7 @@ impl<'a> Resolver<'a> {
         let Some(of) = cast.type_name.as_ref() else { return self.unknown() };
         let builtin = names::qualified(&of.names).filter(|(schema, name)| {
             matches!(schema, None | Some("pg_catalog")) && builtins::is_builtin_type(name)
+                || *schema == Some("information_schema") && builtins::is_standard_domain(name)
         });
         let Some((_, name)) = builtin else {
             // A type of the user's may bring its own cast function. For a constant there is nothing it could hide.

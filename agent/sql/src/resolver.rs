@@ -4,7 +4,9 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use weir_core::action::{Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store};
+use weir_core::action::{
+    Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store,
+};
 use weir_core::limits;
 use weir_core::sql::{Table, TableColumn};
 
@@ -169,6 +171,9 @@ impl<'a> Resolver<'a> {
 
     /// Records a call and says whether its result depends on its arguments alone.
     pub fn call(&mut self, schema: Option<&str>, name: &str, carries: bool) -> bool {
+        if builtins::is_standard_function(schema, name) {
+            return true;
+        }
         let shadowed = self.schema.is_some_and(|known| known.shadows(schema, name));
         let builtin = matches!(schema, None | Some("pg_catalog")) && !shadowed;
         // A shadowed name may still mean the built-in: both count.

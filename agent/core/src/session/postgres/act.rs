@@ -97,7 +97,9 @@ impl Conversation {
     }
 
     fn obstacle(&mut self, turn: &Turn<'_>, known: &Known, plan: &Arc<MaskPlan>) -> Option<Obstacle> {
-        if let Some(obstacle) = known.statements.iter().find_map(|each| self.store_obstacle(turn, known, each)) {
+        if let Some(obstacle) =
+            known.statements.iter().find_map(|each| self.store_obstacle(turn, known, each))
+        {
             return Some(obstacle);
         }
         if plan.response.is_empty() {
