@@ -112,6 +112,16 @@ pub(crate) fn is_builtin_type(name: &str) -> bool {
     TYPES.binary_search(&name).is_ok()
 }
 
+/// A domain of the `information_schema`: its views cast every column to one.
+pub(crate) fn is_standard_domain(name: &str) -> bool {
+    matches!(name, "cardinal_number" | "character_data" | "sql_identifier" | "time_stamp" | "yes_or_no")
+}
+
+/// A function the views of the `information_schema` are written with; each looks at its arguments and at the catalog alone.
+pub(crate) fn is_standard_function(schema: Option<&str>, name: &str) -> bool {
+    schema == Some("information_schema") && name.starts_with("_pg_")
+}
+
 /// Name → columns in FROM.
 fn listed() -> &'static HashMap<&'static str, &'static str> {
     static LISTED: OnceLock<HashMap<&'static str, &'static str>> = OnceLock::new();

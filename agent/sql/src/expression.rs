@@ -268,10 +268,9 @@ impl<'a> Resolver<'a> {
     fn cast(&mut self, cast: &'a TypeCast, scope: &Scope<'a, '_>) -> Value {
         let value = self.optional(cast.arg.as_deref(), scope);
         let Some(of) = cast.type_name.as_ref() else { return self.unknown() };
-        let builtin = names::qualified(&of.names).filter(|(schema, name)| match schema {
-            None | Some("pg_catalog") => builtins::is_builtin_type(name),
-            Some("information_schema") => builtins::is_standard_domain(name),
-            Some(_) => false,
+        let builtin = names::qualified(&of.names).filter(|(schema, name)| {
+            matches!(schema, None | Some("pg_catalog")) && builtins::is_builtin_type(name)
+                || *schema == Some("information_schema") && builtins::is_standard_domain(name)
         });
         let Some((_, name)) = builtin else {
             // A type of the user's may bring its own cast function. For a constant there is nothing it could hide.

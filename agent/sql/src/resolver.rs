@@ -171,6 +171,9 @@ impl<'a> Resolver<'a> {
 
     /// Records a call and says whether its result depends on its arguments alone.
     pub fn call(&mut self, schema: Option<&str>, name: &str, carries: bool) -> bool {
+        if builtins::is_standard_function(schema, name) {
+            return true;
+        }
         let shadowed = self.schema.is_some_and(|known| known.shadows(schema, name));
         // What the information schema's own views are made of.
         let standard = schema == Some("information_schema") && name.starts_with("_pg_");
