@@ -41,7 +41,11 @@ pub fn run(arguments: &[String]) -> Result<()> {
             bench(&wish, &mut report).with_context(|| format!("bench {name}"))?;
         }
     }
-    if wish.json { report.json() } else { report.print() }
+    if wish.json {
+        report.json()
+    } else {
+        report.print()
+    }
     Ok(())
 }
 

@@ -100,7 +100,7 @@ fn run(agent: &Arc<Agent>, mut arrivals: mpsc::Receiver<(std::net::TcpStream, Or
             return;
         }
     };
-    let grammar = Rc::new(PgGrammar::new());
+    let grammar = Rc::new(PgGrammar::on_large_stack());
     let tasks = tokio::task::LocalSet::new();
     tasks.block_on(&runtime, async {
         while let Some((stream, origin)) = arrivals.recv().await {

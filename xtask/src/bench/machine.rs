@@ -18,7 +18,8 @@ pub(super) fn facts(binary: &Path, wish: &Wish) -> Result<Facts> {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = cpu.lines().filter(|line| line.starts_with("processor")).count();
     let limits = fs::read_to_string("/proc/self/limits")?;
-    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    let files =
+        limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
     Ok(vec![
         ("kernel", version("uname", &["-r"])),
         ("processor", format!("{cores} × {}", model.map_or("unknown", |(_, model)| model))),
@@ -76,10 +77,7 @@ impl Spent {
     }
 
     pub(super) fn since(self, before: Spent) -> Spent {
-        Spent {
-            all: self.all.saturating_sub(before.all),
-            relay: self.relay.saturating_sub(before.relay),
-        }
+        Spent { all: self.all.saturating_sub(before.all), relay: self.relay.saturating_sub(before.relay) }
     }
 }
 

@@ -90,7 +90,11 @@ impl Stand {
 }
 
 /// Runs a pgbench; the proxy's time ends when `settle` says that nothing of it is left to do.
-pub(super) fn measured(mut command: Command, pid: Option<u32>, settle: impl FnOnce() -> Result<()>) -> Result<Run> {
+pub(super) fn measured(
+    mut command: Command,
+    pid: Option<u32>,
+    settle: impl FnOnce() -> Result<()>,
+) -> Result<Run> {
     let before = pid.map_or(Ok(Spent::default()), Spent::read)?;
     let text = output(&mut command)?;
     settle()?;

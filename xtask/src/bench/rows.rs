@@ -33,7 +33,18 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
         let database = THROUGH.iter().find(|(own, _)| *own == name).map(|(_, database)| *database);
         let (port, seconds) = (postgres.port.to_string(), wish.seconds.to_string());
         let words = client(&[
-            "pgbench", "-n", "-f", &script, "-T", &seconds, "-h", "127.0.0.1", "-p", &port, "-U", USER,
+            "pgbench",
+            "-n",
+            "-f",
+            &script,
+            "-T",
+            &seconds,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            &port,
+            "-U",
+            USER,
             database.unwrap_or("shop"),
         ]);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();

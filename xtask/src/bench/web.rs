@@ -48,7 +48,8 @@ impl Stand {
             .replace("@server@", &web.port.to_string());
         let configuration = lab.write("haproxy.cfg", &configuration)?;
         let log = lab.dir().join("haproxy.log");
-        let mut haproxy = Server::start(Command::new("haproxy").args(["-db", "-f"]).arg(configuration), &log)?;
+        let mut haproxy =
+            Server::start(Command::new("haproxy").args(["-db", "-f"]).arg(configuration), &log)?;
         until("haproxy answers", || {
             !haproxy.runs() || std::net::TcpStream::connect(("127.0.0.1", haproxy_port)).is_ok()
         })?;
