@@ -17,10 +17,12 @@ mod relation;
 mod resolver;
 mod scope;
 mod session;
+mod shape;
 mod statement;
 mod value;
 mod view;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use weir_core::action::{Output, Statement};
@@ -58,18 +60,32 @@ pub const STACK_BYTES: usize = 64 * 1024 * 1024;
 impl Grammar for PgGrammar {
     fn analyse(&self, sql: &str, dialect: Dialect, catalog: Option<&Arc<Catalog>>) -> Arc<Vec<Statement>> {
         let key = cache::Key { epoch: catalog.map(|c| c.epoch), dialect };
-        if let Some(found) = self.caches.analysis(key, sql) {
-            return found;
+        let shape = shape::of(sql);
+        let shares = matches!(shape, Cow::Owned(_));
+        if let Some(found) = self.caches.analysis(key, &shape) {
+            return if shares { requoted(found, sql) } else { found };
         }
         let schema = catalog.map(|catalog| self.caches.schema(catalog));
         let statements = Arc::new(parse::with_stack(self.stack, sql, || {
             statement::analyse(sql, dialect, schema.as_ref())
         }));
-        self.caches.remember(key, sql, &statements);
+        // An analysis that quotes the text in another way than the shape would is no other text's.
+        if !shares || matches!(statements.as_slice(), [one] if one.text == shape::own_text(sql)) {
+            self.caches.remember(key, &shape, &statements);
+        }
         statements
     }
 
     fn view(&self, catalog: &Arc<Catalog>, view: u32) -> Arc<Vec<Output>> {
         view::lineage(&self.caches.schema(catalog), view, &[]).outputs.clone()
+    }
+}
+
+/// The analysis of another text of the same shape, with this one's own words.
+fn requoted(found: Arc<Vec<Statement>>, sql: &str) -> Arc<Vec<Statement>> {
+    let text = shape::own_text(sql);
+    match found.as_slice() {
+        [one] if one.text != text => Arc::new(vec![Statement { text: text.into(), ..one.clone() }]),
+        _ => found,
     }
 }

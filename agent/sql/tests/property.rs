@@ -150,3 +150,30 @@ proptest! {
         }
     }
 }
+
+/// Where a statement may hold a number.
+const NUMBERED: [&str; 9] = [
+    "SELECT name FROM t WHERE id = #",
+    "  SELECT ssn FROM t WHERE id=# AND name = # ;",
+    "SELECT name, # FROM t WHERE id = # ORDER BY #",
+    "UPDATE t SET id = #, name = # WHERE id = #",
+    "DELETE FROM t WHERE # = #",
+    "DELETE FROM t WHERE id = # OR # = #",
+    "SELECT name FROM t WHERE id = #::text",
+    "SELECT x FROM (SELECT ssn AS x FROM t WHERE id = #) s WHERE x = # LIMIT #",
+    "SELECT 'id = #' FROM t WHERE id = #; SELECT ssn FROM t WHERE id = #",
+];
+
+proptest! {
+    #[test]
+    fn texts_that_share_an_analysis_have_the_same(
+        texts in prop::collection::vec((prop::sample::select(&NUMBERED[..]), [0..3_u64, 1..4_u64, 5..4_000_000_000_u64]), 1..12)
+    ) {
+        let (shared, catalog) = (PgGrammar::new(), catalog());
+        for (text, numbers) in texts {
+            let sql = numbers.iter().cycle().take(3).fold(text.to_owned(), |sql, number| sql.replacen('#', &number.to_string(), 1));
+            let alone = PgGrammar::new().analyse(&sql, Dialect::default(), Some(&catalog));
+            prop_assert_eq!(shared.analyse(&sql, Dialect::default(), Some(&catalog)), alone);
+        }
+    }
+}

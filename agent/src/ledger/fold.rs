@@ -48,7 +48,13 @@ impl Fold {
                     }
                     self.rest();
                 }
-                Ok(_) => self.shared.fold_fault(None),
+                Ok(rows) => {
+                    self.shared.fold_fault(None);
+                    // A commit costs the same for one row as for a thousand: small groups wait for company.
+                    if rows < GROUP_ROWS && !self.shared.stop.load(Ordering::Acquire) {
+                        std::thread::sleep(GATHER);
+                    }
+                }
                 Err(fault) => {
                     self.cursor = None;
                     if let (FoldError::Damaged(_), Ok(mut tail)) = (&fault, self.shared.tail.lock()) {

@@ -19,8 +19,8 @@ struct Line {
     contender: String,
     rate: Spread,
     to_direct: Spread,
-    /// Of every peer in the same case: its name and the ratio to it.
-    to_peers: Vec<(&'static str, Spread)>,
+    /// Of every peer in the same case: its name, and the ratios of rate and processor time to it.
+    to_peers: Vec<(&'static str, Spread, Option<Spread>)>,
     cost: Option<Spread>,
     relay: Option<Spread>,
     steady: (usize, usize),
@@ -82,7 +82,9 @@ impl Report {
                 contender: (*name).to_owned(),
                 rate: rounds.rate(name),
                 to_direct: rounds.to_direct(name),
-                to_peers: peers.map(|peer| (*peer, rounds.to(name, peer))).collect(),
+                to_peers: peers
+                    .map(|peer| (*peer, rounds.to(name, peer), rounds.cost_to(name, peer)))
+                    .collect(),
                 cost: (cost.median > 0.0).then_some(cost),
                 relay: is_weir.then(|| rounds.relay_cost(name)),
                 steady: rounds.steady(),
@@ -146,8 +148,11 @@ impl Line {
             ("–".into(), "–".into())
         };
         let mut text = format!("  {:<22} {rate:>10} {ratio:>20} {cost:>16}", self.contender);
-        for (peer, ratio) in &self.to_peers {
-            text.push_str(&format!("\n      to {peer}: {}", shown(*ratio)));
+        for (peer, rate, cost) in &self.to_peers {
+            text.push_str(&format!("\n      to {peer}: {}", shown(*rate)));
+            if let Some(cost) = cost {
+                text.push_str(&format!(", CPU {}", shown(*cost)));
+            }
         }
         for (goal, figure) in &self.goals {
             let met = if goal.met(*figure) { "met" } else { "MISSED" };
@@ -164,8 +169,10 @@ impl Line {
             .iter()
             .map(|(goal, figure)| json!({"goal": goal.text(), "figure": figure, "met": goal.met(*figure)}))
             .collect();
-        let peers: serde_json::Map<String, Value> =
-            self.to_peers.iter().map(|(peer, ratio)| ((*peer).to_owned(), spread(*ratio))).collect();
+        let peer = |(peer, rate, cost): &(&str, Spread, Option<Spread>)| {
+            ((*peer).to_owned(), json!({"rate": spread(*rate), "cpu": cost.map(spread)}))
+        };
+        let peers: serde_json::Map<String, Value> = self.to_peers.iter().map(peer).collect();
         json!({
             "case": self.case,
             "contender": self.contender,

@@ -97,6 +97,14 @@ impl Rounds {
         self.each(name, |_, run| run.spent.all as f64 / 1_000.0 / run.acts)
     }
 
+    /// Processor time of one proxy over that of another, within a round.
+    pub(super) fn cost_to(&self, name: &str, peer: &str) -> Option<Spread> {
+        let peer = self.names.iter().position(|own| *own == peer)?;
+        let cost = |run: &Run| run.spent.all as f64 / run.acts;
+        let ratio = |round: &Round, run: &Run| cost(run) / round.runs.get(peer).map_or(f64::NAN, cost);
+        Some(self.each(name, ratio)).filter(|ratio| ratio.median.is_finite())
+    }
+
     pub(super) fn relay_cost(&self, name: &str) -> Spread {
         self.each(name, |_, run| run.spent.relay as f64 / 1_000.0 / run.acts)
     }

@@ -49,6 +49,8 @@ pub struct Conversation {
     /// Open acts by number.
     deeds: hashbrown::HashMap<u64, record::Deed>,
     catalog: catalog::Reading,
+    /// Whether acts of this connection need the catalog, under the policy that said so.
+    guarded: Option<(Arc<dyn Rules>, bool)>,
     /// Masks that apply to this identity here, for what the server sends outside any result.
     guard: Option<Arc<Layout>>,
     scribe: record::Scribe,
@@ -146,6 +148,7 @@ impl Conversation {
             names: names::Names::default(),
             deeds: hashbrown::HashMap::new(),
             catalog: catalog::Reading::default(),
+            guarded: None,
             guard: None,
             head: Head::Fresh,
             status: Status::Idle,
@@ -327,6 +330,18 @@ impl Conversation {
 
     fn server_violation(&mut self, turn: &mut Turn<'_>, violation: Violation) {
         self.protocol_error(turn, &alloc::format!("the server broke the protocol: {violation}"));
+    }
+
+    /// Whether acts of this connection need the catalog: worked out once, since nothing it depends on changes but the policy.
+    fn is_guarded(&mut self, turn: &Turn<'_>) -> bool {
+        if let Some((rules, guarded)) = &self.guarded
+            && judge::same(rules, &turn.rules)
+        {
+            return *guarded;
+        }
+        let guarded = turn.rules.needs(&self.context(turn.now)).catalog;
+        self.guarded = Some((turn.rules.clone(), guarded));
+        guarded
     }
 
     fn context(&self, now: Now) -> Context<'_> {

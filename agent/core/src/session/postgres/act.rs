@@ -140,7 +140,7 @@ impl Conversation {
         catalog: bool,
         look: impl FnOnce(&View<'_>) -> T,
     ) -> T {
-        let guarded = turn.rules.needs(&self.context(turn.now)).catalog;
+        let guarded = self.is_guarded(turn);
         let protected = self.catalog.protected(&turn.rules);
         look(&View {
             rules: &turn.rules,

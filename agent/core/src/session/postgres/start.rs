@@ -276,7 +276,7 @@ impl Conversation {
     fn open(&mut self, turn: &mut Turn<'_>) {
         self.phase = Phase::Open;
         self.guard = self.standing_masks(turn);
-        let needs = turn.rules.needs(&self.context(turn.now)).catalog;
+        let needs = self.is_guarded(turn);
         if needs {
             // The client sees the server ready when the catalog is read.
             self.read_catalog(turn);

@@ -67,7 +67,7 @@ impl Conversation {
 
     /// The catalog that names are looked up in, or `Some(None)` where none can be had; `None` while it is being read.
     fn settled_catalog(&mut self, turn: &mut Turn<'_>) -> Option<Option<Arc<Catalog>>> {
-        if !turn.rules.needs(&self.context(turn.now)).catalog {
+        if !self.is_guarded(turn) {
             return Some(None);
         }
         if self.catalog.is_reading() {
