@@ -101,12 +101,6 @@ pub(crate) fn shape(name: &str) -> Shape {
     }
 }
 
-/// The domains of the information schema (PostgreSQL, "Data Types" of that chapter): plain text and numbers by another
-/// name, with no cast function of their own.
-pub(crate) fn is_standard_domain(name: &str) -> bool {
-    matches!(name, "cardinal_number" | "character_data" | "sql_identifier" | "time_stamp" | "yes_or_no")
-}
-
 /// A type of PostgreSQL's own, as its catalog names it (`int4`, not `integer`; the grammar has already translated).
 pub(crate) fn is_builtin_type(name: &str) -> bool {
     TYPES.binary_search(&name).is_ok()

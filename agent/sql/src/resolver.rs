@@ -175,11 +175,9 @@ impl<'a> Resolver<'a> {
             return true;
         }
         let shadowed = self.schema.is_some_and(|known| known.shadows(schema, name));
-        // What the information schema's own views are made of.
-        let standard = schema == Some("information_schema") && name.starts_with("_pg_");
-        let builtin = standard || matches!(schema, None | Some("pg_catalog")) && !shadowed;
+        let builtin = matches!(schema, None | Some("pg_catalog")) && !shadowed;
         // A shadowed name may still mean the built-in: both count.
-        let class = if standard { builtins::Class::Safe } else { builtins::classify(name) };
+        let class = builtins::classify(name);
         let class = if carries { class.carrying() } else { class };
         self.effects = self.effects.union(class.effects());
         if !builtin {

@@ -26,6 +26,8 @@ mod judge;
 mod ledger;
 mod mask;
 mod names;
+mod obstacle;
+mod protected;
 mod record;
 mod reply;
 mod results;

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 
 use sha2::{Digest, Sha256};
 
-use super::describe::Protected;
 use super::judge::{Rules, same};
+use super::protected::Protected;
 use crate::action::Statement;
 use crate::limits::{PG_CATALOG_BYTES, PG_CATALOG_ROWS};
 use crate::sql::{Catalog, Table, TableColumn};
