@@ -159,8 +159,7 @@ fn count(seen: &Rc<RefCell<Seen>>, kind: Kind) -> usize {
 }
 
 const ALLOW: &str = "default: allow\n";
-const HOLD: &str =
-    "rules: [{name: held, match: {method: GET}, then: {approve: {by: [\"group:dba\"], within: 1s}}}]\n";
+const HOLD: &str = "rules: [{name: held, match: {http: {method: [GET]}}, then: {approve: {by: [\"group:dba\"], within: 1s}}}]\n";
 
 #[tokio::test]
 async fn requests_and_answers_pass_and_both_ends_close() {
