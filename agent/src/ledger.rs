@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use weir_core::audit::chain::{self, Head};
-use weir_core::audit::{Durability, Receipt, Record};
+use weir_core::audit::{Durability, Kind, Receipt, Record};
 
 use crate::config;
 
@@ -174,22 +174,37 @@ impl Ledger {
         Ok(())
     }
 
-    /// Appends a record as durably as `record.durability` asks. The calling thread writes: about 2 µs.
+    /// Appends a record as durably as `record.durability` asks. The calling thread writes: about 2 µs. An outcome, which
+    /// no act waits for, may lag: it is written with the next record, or by [`Ledger::flush`].
     pub fn append(&self, record: &Record) -> Appending {
-        let raw = match chain::encode(record) {
-            Ok(raw) => raw,
-            Err(fault) => return Appending::Refused(fault.to_string()),
-        };
+        RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
+            Ok(()) => {
+                let lags = record.kind == Kind::Outcome && record.durability == Durability::Fast;
+                self.append_raw(raw, lags, record.durability)
+            }
+            Err(fault) => Appending::Refused(fault.to_string()),
+        })
+    }
+
+    /// Writes what lags. A relaying thread calls it before it sleeps. What cannot be written goes on waiting, and the
+    /// next verdict, which cannot be written either, is refused.
+    pub fn flush(&self) {
+        if let Ok(mut tail) = self.shared.tail.lock() {
+            let _ = tail.flush();
+        }
+    }
+
+    fn append_raw(&self, raw: &[u8], lags: bool, durability: Durability) -> Appending {
         let shared = &*self.shared;
         let Ok(mut tail) = shared.tail.lock() else {
             return Appending::Refused("the ledger failed in another thread".into());
         };
-        let seq = match tail.append(&raw, shared.store_bytes.load(Ordering::Relaxed)) {
+        let seq = match tail.append(raw, lags, shared.store_bytes.load(Ordering::Relaxed)) {
             Ok(seq) => seq,
             Err(reason) => return Appending::Refused(reason),
         };
         let wake_fold = std::mem::take(&mut tail.fold_idle);
-        let appending = match record.durability {
+        let appending = match durability {
             Durability::Fast => {
                 drop(tail);
                 Appending::Done(Receipt::issue(seq))
@@ -306,6 +321,11 @@ fn make_private(dir: &Path) -> std::io::Result<()> {
 pub(crate) fn wall_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+thread_local! {
+    /// The record being encoded: one buffer a thread, not one a record.
+    static RAW: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
 }
 
 const CLOSED: &str = "the ledger was closed";

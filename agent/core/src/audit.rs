@@ -11,6 +11,7 @@ use crate::destination::Destination;
 use crate::identity::Identity;
 
 pub mod chain;
+mod encode;
 pub mod verify;
 
 /// One audit row. Empty fields are left out of the encoded form.

@@ -99,7 +99,11 @@ impl Workers {
 }
 
 fn run(agent: &Arc<Agent>, mut arrivals: mpsc::Receiver<(std::net::TcpStream, Origin)>) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let ledger = Arc::clone(agent);
+    // Outcomes that lag are on their way before the thread sleeps: one write for all that one turn has brought.
+    let parking = move || ledger.ledger.flush();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = match builder.enable_all().on_thread_park(parking).build() {
         Ok(runtime) => runtime,
         Err(fault) => {
             tracing::error!(%fault, "A relaying thread cannot start.");

@@ -26,7 +26,7 @@ pub(super) struct Fold {
 enum FoldError {
     #[error("the store cannot be written: {0}")]
     Store(#[from] rusqlite::Error),
-    #[error("the journal cannot be read: {0}")]
+    #[error("the journal cannot be read or written: {0}")]
     Journal(#[from] std::io::Error),
     #[error("the journal is damaged behind seq {0}; restart the agent to set the damaged part aside")]
     Damaged(u64),
@@ -72,9 +72,12 @@ impl Fold {
 
     /// Moves at most [`GROUP_ROWS`] records on. Returns how many.
     fn step(&mut self) -> Result<usize, FoldError> {
-        let Some(readable) = self.shared.tail.lock().ok().and_then(|tail| tail.readable()) else {
-            return Ok(0);
+        let readable = {
+            let Ok(mut tail) = self.shared.tail.lock() else { return Ok(0) };
+            tail.flush()?;
+            tail.readable()
         };
+        let Some(readable) = readable else { return Ok(0) };
         let stored = self.shared.stored.load(Ordering::Acquire);
         let cursor = match self.cursor.take_if(|(path, _)| *path == readable.path) {
             Some((_, cursor)) => cursor,

@@ -70,9 +70,8 @@ impl Header {
     }
 }
 
-/// Fills `frame` with the frame of a record.
+/// Appends the frame of a record to `frame`.
 pub(super) fn frame(frame: &mut Vec<u8>, seq: u64, hash: &Digest, raw: &[u8]) {
-    frame.clear();
     frame.extend_from_slice(&(raw.len() as u32).to_be_bytes());
     frame.extend_from_slice(&seq.to_be_bytes());
     frame.extend_from_slice(hash);

@@ -41,7 +41,7 @@ pub fn catch_up(dir: &Path, patience: Duration) -> Result<(), LedgerError> {
 }
 
 /// Seq of the newest whole record of the journal; 0 if it holds none.
-fn journal_end(dir: &Path) -> Result<u64, LedgerError> {
+pub(super) fn journal_end(dir: &Path) -> Result<u64, LedgerError> {
     let paths = journal::segments(dir).map_err(|source| LedgerError::File { path: dir.into(), source })?;
     for path in paths.iter().rev() {
         let fault = |source| LedgerError::File { path: path.clone(), source };

@@ -39,7 +39,8 @@ pub(super) struct Tail {
     refused: u64,
     pub(super) sync_idle: bool,
     pub(super) fold_idle: bool,
-    frame: Vec<u8>,
+    /// Frames behind `offset` that wait for company: outcomes.
+    unwritten: Vec<u8>,
 }
 
 #[derive(Debug)]
@@ -109,13 +110,14 @@ impl Tail {
             refused: 0,
             sync_idle: false,
             fold_idle: false,
-            frame: Vec::with_capacity(4096),
+            unwritten: Vec::with_capacity(LAG_BYTES),
         })
     }
 
-    /// Writes one encoded record; `stored` are the bytes that the store takes. Returns its seq.
-    pub(super) fn append(&mut self, raw: &[u8], stored: u64) -> Result<u64, String> {
-        let written = self.write(raw, stored);
+    /// Appends one encoded record; `stored` are the bytes that the store takes. With `lags` it may wait for the next
+    /// record, or for [`Tail::flush`]. Returns its seq.
+    pub(super) fn append(&mut self, raw: &[u8], lags: bool, stored: u64) -> Result<u64, String> {
+        let written = self.write(raw, lags, stored);
         if written.is_err() {
             self.refused += 1;
         } else if self.refused > 0 {
@@ -124,39 +126,59 @@ impl Tail {
         written
     }
 
-    fn write(&mut self, raw: &[u8], stored: u64) -> Result<u64, String> {
+    fn write(&mut self, raw: &[u8], lags: bool, stored: u64) -> Result<u64, String> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
         let length = (FRAME_HEAD + raw.len()) as u64;
-        let used = self.journal_bytes().saturating_add(stored);
+        let waiting = self.unwritten.len();
+        let used = self.journal_bytes().saturating_add(stored).saturating_add(waiting as u64);
         if used.saturating_add(length) > self.max_bytes {
             return Err(format!("audit_full: the ledger takes {used} of {} bytes", self.max_bytes));
         }
-        if self.offset.saturating_add(length) > self.segment_bytes && self.offset > SMALLEST_SEGMENT {
+        let end = self.offset.saturating_add(waiting as u64);
+        if end.saturating_add(length) > self.segment_bytes && end > SMALLEST_SEGMENT {
+            self.flush().map_err(unwritable)?;
             self.roll().map_err(|fault| format!("audit_full: no new journal segment: {fault}"))?;
         }
+        let waiting = self.unwritten.len();
         let seq = self.head.seq + 1;
         let hash = chain::link(&self.node, self.epoch, seq, &self.head.hash, raw);
-        journal::frame(&mut self.frame, seq, &hash, raw);
-        if let Err(fault) = self.file.write_all_at(&self.frame, self.offset) {
-            // What was half written lies behind the end: the next frame overwrites it, and a reader takes it for torn.
-            let _ = self.file.set_len(self.offset);
-            return Err(format!("audit_full: the journal cannot be written: {fault}"));
+        journal::frame(&mut self.unwritten, seq, &hash, raw);
+        if !lags || self.unwritten.len() >= LAG_BYTES {
+            self.flush().map_err(|fault| {
+                // Those that waited go on waiting; this one is not in the ledger.
+                self.unwritten.truncate(waiting);
+                unwritable(fault)
+            })?;
         }
-        self.offset += length;
         self.head = Head { epoch: self.epoch, seq, hash };
+        Ok(seq)
+    }
+
+    /// Writes the records that wait.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        if self.unwritten.is_empty() {
+            return Ok(());
+        }
+        if let Err(fault) = self.file.write_all_at(&self.unwritten, self.offset) {
+            // What was half written lies behind the end: the next try overwrites it, and a reader takes it for torn.
+            let _ = self.file.set_len(self.offset);
+            return Err(fault);
+        }
+        self.offset += self.unwritten.len() as u64;
+        self.unwritten.clear();
         if let Some(segment) = self.segments.back_mut() {
             segment.bytes = self.offset;
         }
-        Ok(seq)
+        Ok(())
     }
 
     /// Records that acts were refused meanwhile. If this cannot be written either, the count stays for the next time.
     fn report(&mut self, stored: u64) {
         let reason = format!("{} records could not be written; their acts were refused", self.refused);
-        let written = chain::encode(&ledger_row(reason)).ok().map(|raw| self.write(&raw, stored));
-        if let Some(Ok(_)) = written {
+        let mut raw = Vec::new();
+        if chain::encode(&ledger_row(reason), &mut raw).is_ok() && self.write(&raw, false, stored).is_ok() {
             self.refused = 0;
         }
     }
@@ -233,6 +255,10 @@ impl Tail {
     }
 }
 
+fn unwritable(fault: io::Error) -> String {
+    format!("audit_full: the journal cannot be written: {fault}")
+}
+
 /// The ledger's report on itself.
 pub(super) fn ledger_row(reason: String) -> Record {
     Record {
@@ -245,5 +271,7 @@ pub(super) fn ledger_row(reason: String) -> Record {
     }
 }
 
+/// Records that wait are written at the latest when they take this much.
+const LAG_BYTES: usize = 32 * 1024;
 /// A segment takes at least this much, however small the ledger may be.
 const SMALLEST_SEGMENT: u64 = 64 * 1024;

@@ -271,16 +271,36 @@ fn threads_share_one_chain_and_segments_roll() {
 fn after_a_failed_sync_nothing_passes_until_the_store_has_all() {
     let dir = TempDir::new().unwrap();
     let mut tail = tail::Tail::begin(dir.path().into(), "n".into(), 1, Head::GENESIS, 1 << 30).unwrap();
-    let raw = chain::encode(&record(1)).unwrap();
-    assert_eq!(tail.append(&raw, 0), Ok(1));
+    let mut raw = Vec::new();
+    chain::encode(&record(1), &mut raw).unwrap();
+    assert_eq!(tail.append(&raw, false, 0), Ok(1));
     tail.distrust("the disk refused".into());
-    assert_eq!(tail.append(&raw, 0), Err("the disk refused".into()));
+    assert_eq!(tail.append(&raw, false, 0), Err("the disk refused".into()));
     tail.heal(0);
-    assert!(tail.append(&raw, 0).is_err(), "seq 1 is not in the store");
+    assert!(tail.append(&raw, false, 0).is_err(), "seq 1 is not in the store");
     tail.heal(1);
-    assert_eq!(tail.append(&raw, 0), Ok(2));
+    assert_eq!(tail.append(&raw, false, 0), Ok(2));
     // The refusals are told right behind the first record that passed.
     assert_eq!((tail.head.seq, tail.refused()), (3, 0));
+}
+
+#[test]
+fn an_outcome_lags_until_the_next_record_or_a_flush() {
+    let dir = TempDir::new().unwrap();
+    let mut tail = tail::Tail::begin(dir.path().into(), "n".into(), 1, Head::GENESIS, 1 << 30).unwrap();
+    let mut raw = Vec::new();
+    chain::encode(&record(1), &mut raw).unwrap();
+    let written = || read::journal_end(dir.path()).unwrap();
+    assert_eq!((tail.append(&raw, true, 0), written()), (Ok(1), 0));
+    assert_eq!((tail.append(&raw, false, 0), written()), (Ok(2), 2));
+    assert_eq!((tail.append(&raw, true, 0), written()), (Ok(3), 2));
+    tail.flush().unwrap();
+    assert_eq!(written(), 3);
+    // What lags does not pile up.
+    while tail.head.seq - written() < 1000 && written() == 3 {
+        tail.append(&raw, true, 0).unwrap();
+    }
+    assert_eq!(written(), tail.head.seq);
 }
 
 #[test]

@@ -33,20 +33,17 @@ impl Head {
 
 /// A record that cannot be written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unencodable {
-    #[error("the audit record is {0} bytes long; the most is {RECORD_BYTES}")]
-    TooLong(usize),
-    #[error("the audit record cannot be encoded")]
-    Unserialisable,
-}
+#[error("the audit record is {0} bytes long; the most is {RECORD_BYTES}")]
+pub struct TooLong(pub usize);
 
-/// The bytes of a record: compact JSON, fields in the order of [`Record`].
+/// Fills `raw` with the bytes of a record: compact JSON, fields in the order of [`Record`].
 ///
 /// # Errors
 /// A record above [`RECORD_BYTES`].
-pub fn encode(record: &Record) -> Result<Vec<u8>, Unencodable> {
-    let raw = serde_json::to_vec(record).map_err(|_| Unencodable::Unserialisable)?;
-    if raw.len() > RECORD_BYTES { Err(Unencodable::TooLong(raw.len())) } else { Ok(raw) }
+pub fn encode(record: &Record, raw: &mut Vec<u8>) -> Result<(), TooLong> {
+    raw.clear();
+    super::encode::encode(record, raw);
+    if raw.len() > RECORD_BYTES { Err(TooLong(raw.len())) } else { Ok(()) }
 }
 
 /// `SHA-256("weir/audit/1" ‖ len(node) ‖ node ‖ epoch ‖ seq ‖ prev ‖ len(raw) ‖ raw)`, integers 8 bytes big-endian.
@@ -152,7 +149,8 @@ mod tests {
     #[test]
     fn the_encoding_is_compact_and_reads_back() {
         let record = Record { ts: 7, workload: "payments".into(), ..Record::default() };
-        let raw = encode(&record).unwrap();
+        let mut raw = Vec::new();
+        encode(&record, &mut raw).unwrap();
         assert_eq!(
             core::str::from_utf8(&raw).unwrap(),
             r#"{"ts":7,"kind":"verdict","workload":"payments","uid":0,"decision":"allowed","durability":"fast"}"#
@@ -163,7 +161,7 @@ mod tests {
     #[test]
     fn a_record_beyond_the_bound_is_refused() {
         let record = Record { statement: "x".repeat(RECORD_BYTES), ..Record::default() };
-        assert!(matches!(encode(&record), Err(Unencodable::TooLong(_))));
+        assert!(encode(&record, &mut Vec::new()).is_err());
     }
 
     #[test]

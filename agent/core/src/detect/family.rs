@@ -142,9 +142,14 @@ impl Triggers {
             return;
         }
         let mask = wanted.0 | DIGITS;
+        let mut triggers = self.next(text, mask);
+        // Most short texts have none: nothing is set up for them.
+        if triggers.is_none() {
+            return;
+        }
         let mut search = Search { text, resume: [0; 32], hits: Vec::new(), hit };
         let mut at = 0;
-        while let Some((ahead, here)) = self.next(text.get(at..).unwrap_or_default(), mask) {
+        while let Some((ahead, here)) = triggers {
             at += ahead;
             if here == DIGITS {
                 let end = edge::digits_end(text, at);
@@ -155,6 +160,7 @@ impl Triggers {
                 search.offer(at, here);
                 at += 1;
             }
+            triggers = self.next(text.get(at..).unwrap_or_default(), mask);
         }
     }
 

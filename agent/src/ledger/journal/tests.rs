@@ -12,6 +12,7 @@ fn write(dir: &TempDir, raws: &[Vec<u8>]) -> (PathBuf, Vec<u64>) {
     let (mut prev, mut bytes, mut ends) = (header.prev, Vec::new(), vec![offset]);
     for (seq, raw) in (11..).zip(raws) {
         let hash = chain::link("web-1", 7, seq, &prev, raw);
+        bytes.clear();
         frame(&mut bytes, seq, &hash, raw);
         file.write_all_at(&bytes, offset).unwrap();
         offset += bytes.len() as u64;

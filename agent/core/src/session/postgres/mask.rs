@@ -1,6 +1,7 @@
 //! Cells on their way to the workload: protected columns are replaced whole, protected values inside other cells in place.
 //! It refuses to write what the client could not decode: where a mask does not fit the type, the cell becomes NULL.
 
+use alloc::borrow::Cow;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -184,7 +185,7 @@ impl Layout {
 
     fn replacement(&self, class: ClassId, hit: &[u8], key: &Key) -> String {
         strictest(&self.plan.response, |known| known == class)
-            .and_then(|(_, rule)| self.rules.mask(rule, &String::from_utf8_lossy(hit), key))
+            .and_then(|(_, rule)| self.rules.mask(rule, &lossy(hit), key))
             .unwrap_or_default()
     }
 
@@ -231,7 +232,7 @@ const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// Writes the whole cell as its mask.
 fn replace(rules: &dyn Rules, rule: &MaskRule, cell: &Cell, value: &[u8], key: &Key, out: &mut Vec<u8>) {
     let version = usize::from(cell.shape == Shape::Jsonb && cell.binary);
-    let text = String::from_utf8_lossy(value.get(version..).unwrap_or_default());
+    let text = lossy(value.get(version..).unwrap_or_default());
     let fits = match cell.shape {
         Shape::Text | Shape::Json | Shape::Jsonb => true,
         Shape::Nested | Shape::Fixed | Shape::Other => false,
@@ -251,6 +252,11 @@ fn replace(rules: &dyn Rules, rule: &MaskRule, cell: &Cell, value: &[u8], key: &
             }
         }),
     }
+}
+
+/// What is text is borrowed, after the fast check.
+fn lossy(bytes: &[u8]) -> Cow<'_, str> {
+    str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
 }
 
 /// Writes a cell with its length in front.
