@@ -15,6 +15,7 @@ use weir_core::mask;
 use weir_core::policy::Policy;
 
 use crate::bundle::{self, Live, Reload};
+use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
 use crate::credential::{Secrets, mask_key};
@@ -44,6 +45,7 @@ pub struct Agent {
     pub desk: Desk,
     pub names: Names,
     pub mask_key: mask::Key,
+    pub catalogs: Catalogs,
     pub started: Instant,
     /// Connections being served now.
     pub connections: AtomicU64,
@@ -111,6 +113,7 @@ fn assemble(
         connector,
         desk: Desk::default(),
         names: Names::default(),
+        catalogs: Catalogs::default(),
         mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
         started: Instant::now(),
         connections: AtomicU64::new(0),

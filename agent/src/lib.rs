@@ -3,6 +3,7 @@
 
 pub mod app;
 pub mod bundle;
+pub mod catalogs;
 pub mod cli;
 pub mod clock;
 pub mod config;

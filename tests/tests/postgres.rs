@@ -176,3 +176,20 @@ fn the_audit_names_process_policy_and_statement() {
     let verified = bench.agent.weir(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, 0, "{verified:?}");
 }
+
+#[test]
+fn what_the_administrator_defines_later_is_known_to_the_next_connection() {
+    let bench = bench("redefined");
+    let look = "SELECT code FROM badges WHERE id = 1;";
+    for (definition, shown) in [
+        ("SELECT id, name AS code FROM customers", "Ada Lovelace"),
+        ("SELECT id, ssn::text AS code FROM customers", "***-**-6789"),
+        ("SELECT id, name AS code FROM customers", "Ada Lovelace"),
+        ("SELECT c.id, c.national_id::text AS code FROM contacts c", "***-**-6789"),
+    ] {
+        // A view that keeps its OID is the worst case: only its rule changes.
+        bench.postgres.admin("shop", &format!("CREATE OR REPLACE VIEW badges AS {definition}")).unwrap();
+        let seen = bench.psql(look);
+        assert_eq!(seen.out.trim(), shown, "{definition}: {seen:?}");
+    }
+}

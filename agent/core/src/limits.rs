@@ -49,6 +49,9 @@ pub const PG_STATEMENTS: usize = 10_000;
 pub const PG_COLUMNS: usize = 1664;
 /// PostgreSQL: rows of the catalog that weir reads (relations, columns); a larger catalog cannot be guarded and is refused.
 pub const PG_CATALOG_ROWS: usize = 400_000;
+/// PostgreSQL: other sessions' changes to the catalog are noticed after this long: the digest is asked for again before the
+/// next statement outside a transaction.
+pub const PG_CATALOG_AGE_NS: u64 = 10_000_000_000;
 /// PostgreSQL: bytes of catalog rows that weir keeps; with the rows' bound this holds the memory of one connection.
 pub const PG_CATALOG_BYTES: usize = 64 * 1024 * 1024;
 /// Inheritance and view steps followed from a column to the columns it shows.

@@ -10,7 +10,7 @@ use crate::audit::{Receipt, Record};
 use crate::destination::Destination;
 use crate::identity::Identity;
 use crate::policy::{Inject, Policy, SecretName};
-use crate::sql::Grammar;
+use crate::sql::{Catalog, CatalogKey, Grammar};
 
 pub mod http;
 pub mod opaque;
@@ -97,6 +97,12 @@ pub trait Host {
     fn policy(&self) -> Arc<Policy>;
     /// Key of keyed masks.
     fn mask_key(&self) -> &crate::mask::Key;
+    /// The catalog that another session read in this state.
+    fn known_catalog(&self, _key: &CatalogKey) -> Option<Arc<Catalog>> {
+        None
+    }
+    /// Keeps a catalog for other sessions.
+    fn share_catalog(&mut self, _key: CatalogKey, _catalog: &Arc<Catalog>) {}
 }
 
 /// The ledger's answer to an append.

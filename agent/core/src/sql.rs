@@ -36,7 +36,7 @@ impl Default for Dialect {
 /// The part of one database's system catalog that naming and masking need, as read in a client's own session.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Catalog {
-    /// Distinguishes catalogs in caches: a hash of the content, so that equal catalogs share what was derived from them.
+    /// Distinguishes catalogs in caches: made of their [`CatalogKey`], so that equal catalogs share what was derived.
     pub epoch: u64,
     /// `current_schemas(true)`: the order in which unqualified names are looked up.
     pub search_path: Vec<String>,
@@ -46,7 +46,12 @@ pub struct Catalog {
     pub by_name: BTreeMap<(String, String), u32>,
     /// User-defined functions that shadow or extend the built-ins: (schema, name).
     pub functions: Vec<(String, String)>,
+    /// OIDs of user-defined string types (citext; domains are reported as their base).
+    pub texts: Vec<u32>,
 }
+
+/// Names one state of one database's catalog.
+pub type CatalogKey = [u8; 32];
 
 /// A relation of the catalog.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

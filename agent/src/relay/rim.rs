@@ -18,7 +18,7 @@ use weir_core::destination::{Destination, Evidence};
 use weir_core::mask;
 use weir_core::policy::{Policy, SecretName, TargetTls};
 use weir_core::session::{Appended, Host, Login, Now};
-use weir_core::sql::Grammar;
+use weir_core::sql::{Catalog, CatalogKey, Grammar};
 use weir_sql::PgGrammar;
 use zeroize::Zeroizing;
 
@@ -155,6 +155,14 @@ impl Host for Rim {
 
     fn mask_key(&self) -> &mask::Key {
         &self.agent.mask_key
+    }
+
+    fn known_catalog(&self, key: &CatalogKey) -> Option<Arc<Catalog>> {
+        self.agent.catalogs.get(key)
+    }
+
+    fn share_catalog(&mut self, key: CatalogKey, catalog: &Arc<Catalog>) {
+        self.agent.catalogs.keep(key, catalog);
     }
 }
 

@@ -3,7 +3,9 @@
 //! It refuses replies that nobody asked for, and buffers nothing that it does not have to change.
 
 use alloc::format;
+use alloc::string::ToString;
 
+use super::catalog::Finished;
 use super::deny;
 use super::ledger::Expect;
 use super::names::Described;
@@ -261,8 +263,12 @@ impl Conversation {
         let status = backend::ready(body)?;
         let fate = match self.ledger.pop() {
             Some(Expect::Catalog) => {
-                self.catalog.finish();
-                if self.opened {
+                let address = self.opening.destination.address().to_string();
+                let place = [address.as_bytes(), self.startup.database.as_bytes()];
+                if self.catalog.finish(turn.host, &place) == Finished::Unknown {
+                    self.ask_catalog(turn, true);
+                    Fate::Drop
+                } else if self.opened {
                     Fate::Drop
                 } else {
                     self.opened = true;

@@ -74,7 +74,13 @@ impl Conversation {
             return None;
         }
         if !self.catalog.stale && !self.settings.uncertain {
-            return Some(self.catalog.catalog().cloned());
+            // Never within a transaction: an error of weir's own question would end it.
+            let again = self.status == Status::Idle
+                && self.may_read_catalog()
+                && self.catalog.is_old(turn.now.mono_ns);
+            if !again {
+                return Some(self.catalog.catalog().cloned());
+            }
         }
         if !self.may_read_catalog() {
             return Some(None);
@@ -91,8 +97,13 @@ impl Conversation {
     }
 
     pub(super) fn read_catalog(&mut self, turn: &mut Turn<'_>) {
+        self.ask_catalog(turn, false);
+    }
+
+    /// weir's own question: for the digest first, for the rows where the digest is new.
+    pub(super) fn ask_catalog(&mut self, turn: &mut Turn<'_>, rows: bool) {
         self.scratch.out.clear();
-        self.catalog.begin(&mut self.scratch.out);
+        self.catalog.begin(&mut self.scratch.out, rows, turn.now.mono_ns);
         turn.out.to_server.own(&self.scratch.out);
         self.ledger.push(super::ledger::Expect::Catalog);
     }

@@ -17,7 +17,7 @@ use crate::identity::{Class, Identity, Process};
 use crate::mask::{Key, Mask};
 use crate::policy::*;
 use crate::session::{Appended, Close, Host, Input, Login, Now, Opening, Outbox};
-use crate::sql::{Catalog, Dialect, Grammar};
+use crate::sql::{Catalog, CatalogKey, Dialect, Grammar};
 use crate::wire::postgres::{backend, cstr, frontend, message};
 
 mod masks;
@@ -225,6 +225,8 @@ fn statement(text: &str, catalog: Option<&Arc<Catalog>>) -> Statement {
 pub struct Desk {
     pub records: Vec<Record>,
     pub refuse: bool,
+    /// What sessions of this agent have read.
+    pub catalogs: hashbrown::HashMap<CatalogKey, Arc<Catalog>>,
     grammar: Dozen,
     key: Key,
 }
@@ -251,6 +253,12 @@ impl Host for Desk {
     }
     fn mask_key(&self) -> &Key {
         &self.key
+    }
+    fn known_catalog(&self, key: &CatalogKey) -> Option<Arc<Catalog>> {
+        self.catalogs.get(key).cloned()
+    }
+    fn share_catalog(&mut self, key: CatalogKey, catalog: &Arc<Catalog>) {
+        self.catalogs.insert(key, catalog.clone());
     }
 }
 
@@ -292,7 +300,13 @@ impl Rig {
             tls: false,
             login,
         };
-        let desk = Desk { records: vec![], refuse: false, grammar: Dozen, key: Key::new([7; 32]) };
+        let desk = Desk {
+            records: vec![],
+            refuse: false,
+            catalogs: hashbrown::HashMap::new(),
+            grammar: Dozen,
+            key: Key::new([7; 32]),
+        };
         Rig {
             conversation: Conversation::new(opening),
             rules: Arc::new(rules),
@@ -376,12 +390,17 @@ impl Rig {
         }
     }
 
-    /// Answers weir's own question with table `t` (100: id int4, ssn text).
+    /// Answers weir's own questions, for the digest and for the rows, with table `t` (100: id int4, ssn text).
     pub fn answer_catalog(&mut self) {
-        if !self.conversation.catalog.is_reading() {
-            return;
+        while self.conversation.catalog.is_reading() {
+            self.answer_catalog_once("c0ffee");
         }
+    }
+
+    /// Answers one question of weir's own, as a database in the state that `digest` names.
+    pub fn answer_catalog_once(&mut self, digest: &str) {
         let rows = [
+            ["d", digest, "", "", "", ""],
             ["p", "1", "public", "", "", ""],
             ["r", "100", "public", "t", "r", ""],
             ["c", "100", "1", "id", "23", ""],

@@ -27,6 +27,57 @@ fn the_catalog_is_read_before_the_client_sees_the_server_ready() {
 }
 
 #[test]
+fn a_state_that_was_read_before_costs_a_digest() {
+    let first = Rig::open(Words::masking());
+    let mut rig = Rig::new(Words::masking());
+    rig.desk.catalogs = first.desk.catalogs;
+    rig.client(&startup(&[("user", "ann")]));
+    rig.server(&[ok(), ready(b'I')].concat());
+    assert!(contains(&rig.to_server, "pg_catalog.sha256") && !contains(&rig.to_server, "pg_get_viewdef"));
+    rig.answer_catalog_once("c0ffee");
+    assert!(!rig.conversation.catalog.is_reading());
+    assert_eq!(tags(&rig.to_client), "RZ");
+    rig.client(&query("select id, ssn from t"));
+    assert_eq!(rig.desk.records[0].decision, Decision::Masked);
+    // Another database with the same digest is another place.
+    let mut other = Rig::new(Words::masking());
+    other.desk.catalogs = rig.desk.catalogs;
+    other.client(&startup(&[("user", "ann"), ("database", "other")]));
+    other.server(&[ok(), ready(b'I')].concat());
+    other.answer_catalog_once("c0ffee");
+    assert!(contains(&other.to_server, "pg_get_viewdef"));
+}
+
+#[test]
+fn what_other_sessions_change_is_noticed_before_the_next_statement() {
+    let mut rig = Rig::open(Words::masking());
+    let old = crate::limits::PG_CATALOG_AGE_NS + 1;
+    rig.client(&query("select id from t"));
+    assert!(!contains(&rig.to_server, "sha256"), "it is new");
+    rig.server(&[complete("SELECT 0"), ready(b'T')].concat());
+    rig.mono += old;
+    rig.clear();
+    rig.client(&query("select id from t"));
+    assert!(contains(&rig.to_server, "select id from t"), "a transaction is not put at risk");
+    rig.server(&[complete("SELECT 0"), ready(b'I')].concat());
+    rig.clear();
+    rig.client(&query("select id, ssn from t"));
+    assert!(contains(&rig.to_server, "sha256") && !contains(&rig.to_server, "ssn from t"));
+    rig.answer_catalog_once("c0ffee");
+    assert!(contains(&rig.to_server, "ssn from t") && !contains(&rig.to_server, "pg_get_viewdef"));
+    rig.server(&[complete("SELECT 0"), ready(b'I')].concat());
+    // The state has changed: the rows are read again.
+    rig.mono += old;
+    rig.clear();
+    rig.client(&query("select id, ssn from t"));
+    rig.answer_catalog_once("0ddba11");
+    assert!(contains(&rig.to_server, "pg_get_viewdef") && !contains(&rig.to_server, "ssn from t"));
+    rig.answer_catalog_once("0ddba11");
+    assert!(contains(&rig.to_server, "ssn from t"));
+    assert_eq!(tags(&rig.to_client), "", "nothing of it reaches the client");
+}
+
+#[test]
 fn a_protected_column_is_masked_and_counted() {
     let mut rig = Rig::open(Words::masking());
     rig.client(&query("select id, ssn from t"));
