@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, bail};
+
+use crate::process;
 
 /// See the module.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ impl Lab {
     /// Not root, or no cgroup v2 hierarchy is mounted.
     pub fn new(name: &str) -> anyhow::Result<Lab> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
+        static SWEPT: Once = Once::new();
+        SWEPT.call_once(|| cgroup_mount().map_or((), |mount| sweep(&mount)));
         let unique = format!("{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("weir-{unique}"));
         std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
@@ -79,17 +84,36 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = Command::new("umount")
-            .arg("-l")
-            .arg(self.dir.join("bpf"))
-            .stderr(std::process::Stdio::null())
-            .status();
+        unmount(&self.dir);
         remove_cgroups(&self.cgroups);
         if self.keep {
             eprintln!("kept {}", self.dir.display());
         } else {
             let _ = std::fs::remove_dir_all(&self.dir);
         }
+    }
+}
+
+fn unmount(dir: &Path) {
+    let _ =
+        Command::new("umount").arg("-l").arg(dir.join("bpf")).stderr(std::process::Stdio::null()).status();
+}
+
+/// Clears away the labs of runs that were killed before they could do it: those whose process is gone.
+fn sweep(mount: &Path) {
+    let Ok(entries) = std::fs::read_dir(mount) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(unique) = name.to_str().and_then(|name| name.strip_prefix("weir-lab-")) else { continue };
+        let owner = unique.rsplit('-').nth(1).and_then(|pid| pid.parse::<u32>().ok());
+        if owner.is_none_or(|pid| Path::new("/proc").join(pid.to_string()).exists()) {
+            continue;
+        }
+        let dir = std::env::temp_dir().join(format!("weir-{unique}"));
+        process::end_all_of(&dir);
+        unmount(&dir);
+        remove_cgroups(&entry.path());
+        let _ = std::fs::remove_dir_all(&dir);
     }
 }
 

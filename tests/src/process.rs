@@ -86,6 +86,30 @@ impl Drop for Server {
     }
 }
 
+/// Ends every process whose command line names a file below `dir`, which is one lab's own, and awaits their end.
+pub(crate) fn end_all_of(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return };
+    let mark = format!("{}/", dir.display());
+    let pids: Vec<libc::pid_t> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|line| line.windows(mark.len()).any(|part| part == mark.as_bytes()))
+        })
+        .collect();
+    for pid in &pids {
+        // SAFETY: kill has no memory effects.
+        unsafe { libc::kill(*pid, libc::SIGKILL) };
+    }
+    let _ = until("killed processes are gone", || {
+        !pids.iter().any(|pid| {
+            // A zombie has no command line.
+            std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| !line.is_empty())
+        })
+    });
+}
+
 /// Awaits a condition, asking every few milliseconds.
 ///
 /// # Errors
