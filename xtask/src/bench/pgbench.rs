@@ -37,11 +37,17 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
         };
         for clients in [1, 8] {
             let case = format!("pgbench -S {mode}, {clients} clients");
-            let rounds =
-                Rounds::take(&case, names, wish.rounds, |name| stand.run(name, mode, clients, wish.seconds))?;
+            let rounds = Rounds::take(&case, names, wish.rounds, |name| {
+                stand.run(name, &["-M", mode], clients, wish.seconds)
+            })?;
             report.add(&case, &rounds, &[(WEIR, Goal::Rate(SESSION, 0.9))]);
         }
     }
+    let case = "pgbench -S, a connection each";
+    let rounds = Rounds::take(case, &[DIRECT, SESSION, WEIR], wish.rounds, |name| {
+        stand.run(name, &["-C"], 1, wish.seconds)
+    })?;
+    report.add(case, &rounds, &[]);
     Ok(())
 }
 
@@ -60,9 +66,9 @@ impl Stand {
         Ok(stand)
     }
 
-    fn run(&self, name: &str, mode: &str, clients: u32, seconds: u64) -> Result<Run> {
+    fn run(&self, name: &str, more: &[&str], clients: u32, seconds: u64) -> Result<Run> {
         let (clients, seconds) = (clients.to_string(), seconds.to_string());
-        let load = ["pgbench", "-n", "-S", "-M", mode, "-c", &clients, "-T", &seconds];
+        let load = [&["pgbench", "-n", "-S", "-c", &clients, "-T", &seconds], more].concat();
         let (command, pid) = match name {
             SESSION => (self.direct(&load, self.pooler.port, "session"), Some(self.pooler.pid())),
             TRANSACTION => (self.direct(&load, self.pooler.port, "transaction"), Some(self.pooler.pid())),
