@@ -18,10 +18,13 @@ struct Bench {
 
 /// The shop policy; `more` effects are allowed besides.
 fn bench(name: &str, more: &str) -> Bench {
+    changed(name, |shop| shop.replace("txn, session, explain]", &format!("txn, session, explain{more}]")))
+}
+
+fn changed(name: &str, change: impl FnOnce(String) -> String) -> Bench {
     let lab = Lab::new(name).unwrap();
     let postgres = Postgres::start(&lab, Options::default()).unwrap();
-    let shop = policies::shop(postgres.port)
-        .replace("txn, session, explain]", &format!("txn, session, explain{more}]"));
+    let shop = change(policies::shop(postgres.port));
     let setup = Setup::default().policy("classes.yaml", policies::CLASSES).policy("shop.yaml", &shop);
     let agent = Agent::start(&lab, &setup).unwrap();
     Bench { agent, postgres, _lab: lab }
@@ -161,7 +164,12 @@ fn no_expression_shows_a_masked_value() {
 
 #[test]
 fn no_error_message_shows_a_masked_value() {
-    let bench = bench("leak-errors", "");
+    // Conditions are let through, so that the server's errors are put to the test.
+    let bench = changed("leak-errors", |shop| {
+        let open = shop.replace("{last: 4}}}", "{last: 4}}, filter: allow}");
+        assert_ne!(shop, open);
+        open
+    });
     let provoked = |test: &str| format!("SELECT 1 FROM customers WHERE id = 1 AND {test};");
     let crossed = "replace(ssn, '-', 'x')";
     let bare = "replace(ssn, '-', '')";
@@ -185,6 +193,43 @@ fn no_error_message_shows_a_masked_value() {
     ];
     let rows: Vec<(&str, &str)> = rows.iter().map(|(script, value)| (script.as_str(), *value)).collect();
     bench.hides(&rows);
+}
+
+#[test]
+fn no_condition_tells_the_digits_of_a_masked_value() {
+    let bench = bench("leak-conditions", ", delete");
+    let scripts = [
+        "SELECT name FROM customers WHERE ssn LIKE '219%';",
+        "SELECT name FROM customers WHERE ssn ~ '^219';",
+        "SELECT name FROM customers WHERE ssn > '219' AND ssn < '22';",
+        "SELECT count(*) FROM customers WHERE substr(ssn, 1, 1) = '2';",
+        "SELECT count(*) FILTER (WHERE ssn LIKE '219%') FROM customers;",
+        "SELECT customers.name FROM contacts, customers WHERE contacts.id = customers.id AND national_id LIKE '219%';",
+        "SELECT id FROM orders WHERE EXISTS (SELECT FROM customers c WHERE c.id = customer AND ssn LIKE '219%');",
+        "SELECT name, nullif(left(ssn, 1), '2') IS NULL FROM customers;",
+        "SELECT name FROM customers ORDER BY ssn LIKE '219%' DESC;",
+        "SELECT count(*) FROM customers GROUP BY left(ssn, 1);",
+        "SELECT name FROM customers OFFSET (SELECT left(ssn, 1)::int - 2 FROM customers WHERE id = 1);",
+        "SELECT count(*) FROM generate_series(1, (SELECT left(ssn, 3)::int FROM customers WHERE id = 1));",
+        "SELECT count(*) FROM customers, regexp_split_to_table(ssn, '-');",
+        "SELECT count(*) FROM (SELECT generate_series(1, left(ssn, 3)::int) FROM customers WHERE id = 1) x;",
+        "SELECT 1 FROM customers WHERE id = 1 AND pg_sleep(left(ssn, 1)::int / 1000.0) IS NOT NULL;",
+        "WITH found AS (SELECT id FROM customers WHERE ssn LIKE '219%') SELECT count(*) FROM found;",
+        "UPDATE customers SET note = 'x' WHERE ssn LIKE '219%';",
+        "INSERT INTO orders (id, customer, total) SELECT 900, id, 1 FROM customers WHERE ssn LIKE '219%';",
+        "PREPARE probe AS SELECT count(*) FROM customers WHERE ssn LIKE $1; EXECUTE probe('219%');",
+        "EXPLAIN ANALYZE SELECT name FROM customers WHERE ssn LIKE '219%';",
+    ];
+    let mut faults = String::new();
+    for (script, (through, direct)) in scripts.iter().zip(bench.both(&scripts)) {
+        if direct.err.contains("ERROR") {
+            writeln!(faults, "no control for {script}: {direct:?}").unwrap();
+        }
+        if !(through.err.contains("is masked") || through.err.contains("from masked columns")) {
+            writeln!(faults, "answered: {script}: {through:?}").unwrap();
+        }
+    }
+    assert!(faults.is_empty(), "{faults}");
 }
 
 #[test]
@@ -264,6 +309,13 @@ fn what_applications_do_goes_on_working() {
         "INSERT INTO orders SELECT id + 100, customer, total FROM orders;",
         "SELECT id FROM customers WHERE email = 'ada@example.com';",
         "SELECT name FROM customers ORDER BY ssn LIMIT 1;",
+        "SELECT id FROM customers WHERE lower(email) = lower('Ada@example.com') AND name LIKE 'A%';",
+        "SELECT id FROM customers WHERE ssn IN ('219-45-6789', '1') OR ssn IS NULL ORDER BY email DESC;",
+        "SELECT a.id FROM customers a JOIN contacts b ON a.ssn = b.national_id WHERE b.id < 3;",
+        "SELECT ssn, count(*) FROM customers GROUP BY ssn HAVING count(*) > 0 ORDER BY 2, 1;",
+        "SELECT DISTINCT email FROM customers WHERE id = ANY ('{1,2}') LIMIT 10 OFFSET 0;",
+        "PREPARE find AS SELECT id FROM customers WHERE ssn = $1 LIMIT $2; EXECUTE find('219-45-6789', 1);",
+        "UPDATE customers SET note = 'seen' WHERE ssn = '219-45-6789' AND note IS DISTINCT FROM 'seen';",
         "SELECT count(ssn), count(DISTINCT email) FROM customers;",
         "EXPLAIN SELECT ssn FROM customers;",
         "SELECT * FROM customers FOR UPDATE;",

@@ -90,6 +90,8 @@ pub struct Statement {
     pub functions: Vec<Function>,
     /// Stored values that it writes elsewhere.
     pub stores: Vec<Store>,
+    /// Stored values that decide about rows; at most one entry of each kind.
+    pub probes: Vec<Probe>,
     /// UPDATE or DELETE of a whole table.
     pub without_where: bool,
     /// Some part could not be resolved (unknown function, unresolvable name): outputs may hold anything.
@@ -188,6 +190,27 @@ pub struct Store {
     pub into: Vec<Column>,
     pub kind: OutputKind,
     pub sources: Vec<Column>,
+}
+
+/// Stored values that show in which rows there are, and not as values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    pub kind: ProbeKind,
+    /// Sorted, without duplicates.
+    pub sources: Vec<Column>,
+}
+
+/// How much a probe can tell, from the least to the most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ProbeKind {
+    /// The whole stored value compared with another: `=`, `<>`, `IN`, GROUP BY, DISTINCT, equi-joins.
+    Equality,
+    /// Rows in the order of the stored value.
+    Order,
+    /// Anything computed from the value admits rows: `LIKE`, `<`, a function of it.
+    Condition,
+    /// The value itself becomes a number of rows, time or a setting: LIMIT, OFFSET, `generate_series`, `pg_sleep`.
+    Volume,
 }
 
 /// A column of a base relation: OID and attribute number, as RowDescription reports them.

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use crate::action::{Action, Column, Context};
+use crate::action::{Action, Column, Context, ProbeKind};
 use crate::approval::{Answer, Question};
 use crate::audit::Durability;
 use crate::detect::{ClassDefinition, ClassId, ClassSet, Scanner};
@@ -125,7 +125,31 @@ pub struct MaskPlan {
 pub struct MaskRule {
     pub class: ClassId,
     pub mask: Mask,
+    /// PostgreSQL: what masked columns may be asked about.
+    pub filter: Filter,
     pub rule: Arc<str>,
+}
+
+/// How masked columns may occur in conditions, joins, grouping and order. Whether a value is there may always be asked;
+/// what turns the value into a number of rows, time or a setting never passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Filter {
+    Allow,
+    /// Whole values only: compared with `=`, grouped, ordered.
+    #[default]
+    Equality,
+    Deny,
+}
+
+impl Filter {
+    #[must_use]
+    pub fn admits(self, probe: ProbeKind) -> bool {
+        match probe {
+            ProbeKind::Equality | ProbeKind::Order => self != Filter::Deny,
+            ProbeKind::Condition => self == Filter::Allow,
+            ProbeKind::Volume => false,
+        }
+    }
 }
 
 /// A credential that the workload never sees.

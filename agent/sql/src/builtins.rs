@@ -101,6 +101,38 @@ pub(crate) fn shape(name: &str) -> Shape {
     }
 }
 
+/// What it is given shows without being returned: as a number of rows, as time, or as a state that can be asked for later.
+pub(crate) fn shows_by_volume(name: &str) -> bool {
+    const TIME: [&str; 4] = ["pg_sleep", "pg_sleep_for", "pg_sleep_until", "setseed"];
+    const ROWS: [&str; 24] = [
+        "generate_series",
+        "generate_subscripts",
+        "json_array_elements",
+        "json_array_elements_text",
+        "json_each",
+        "json_each_text",
+        "json_object_keys",
+        "json_populate_recordset",
+        "json_to_recordset",
+        "jsonb_array_elements",
+        "jsonb_array_elements_text",
+        "jsonb_each",
+        "jsonb_each_text",
+        "jsonb_object_keys",
+        "jsonb_path_query",
+        "jsonb_path_query_tz",
+        "jsonb_populate_recordset",
+        "jsonb_to_recordset",
+        "regexp_matches",
+        "regexp_split_to_table",
+        "string_to_table",
+        "ts_parse",
+        "ts_token_type",
+        "unnest",
+    ];
+    TIME.contains(&name) || ROWS.contains(&name)
+}
+
 /// A type of PostgreSQL's own, as its catalog names it (`int4`, not `integer`; the grammar has already translated).
 pub(crate) fn is_builtin_type(name: &str) -> bool {
     TYPES.binary_search(&name).is_ok()

@@ -39,10 +39,10 @@ impl<'a> Resolver<'a> {
             }
             if let Some(infer) = conflict.infer.as_deref() {
                 self.expressions(&infer.index_elems, &scope);
-                self.optional(infer.where_clause.as_deref(), &scope);
+                self.condition(infer.where_clause.as_deref(), &scope);
             }
             self.assignments(&conflict.target_list, &columns, &scope);
-            self.optional(conflict.where_clause.as_deref(), &scope);
+            self.condition(conflict.where_clause.as_deref(), &scope);
         }
         let row =
             self.returning(insert.returning_clause.as_ref(), insert.relation.as_ref(), columns, &mut scope);
@@ -89,7 +89,7 @@ impl<'a> Resolver<'a> {
             None => drop(self.unknown()),
         }
         let columns = self.target(merge.relation.as_ref(), &mut scope);
-        self.optional(merge.join_condition.as_deref(), &scope);
+        self.condition(merge.join_condition.as_deref(), &scope);
         for node in &merge.merge_when_clauses {
             match node.node.as_ref() {
                 Some(NodeEnum::MergeWhenClause(clause)) => self.merge_branch(clause, &columns, &scope),
@@ -117,7 +117,7 @@ impl<'a> Resolver<'a> {
             )
             | Err(_) => drop(self.unknown()),
         }
-        self.optional(clause.condition.as_deref(), scope);
+        self.condition(clause.condition.as_deref(), scope);
         self.assignments(&clause.target_list, columns, scope);
         if !clause.values.is_empty() {
             let values = self.values(&clause.values, scope);
@@ -149,7 +149,7 @@ impl<'a> Resolver<'a> {
     /// A WHERE that looks at no column and asks no subquery chooses nothing (`WHERE true`).
     fn chosen(&mut self, condition: Option<&'a Node>, scope: &Scope<'a, '_>) {
         let before = self.mentions;
-        self.optional(condition, scope);
+        self.condition(condition, scope);
         self.without_where |= self.mentions == before;
     }
 

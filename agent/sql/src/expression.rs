@@ -6,7 +6,7 @@ use pg_query::protobuf::{
     AExpr, AIndirection, FuncCall, JsonAggConstructor, JsonValueExpr, Node, SubLink, SubLinkType, TypeCast,
     WindowDef,
 };
-use weir_core::action::{Effect, OutputKind};
+use weir_core::action::{Effect, OutputKind, ProbeKind};
 
 use crate::builtins;
 use crate::names;
@@ -71,7 +71,7 @@ impl<'a> Resolver<'a> {
             NodeEnum::ColumnRef(column) => self.column(&column.fields, scope),
             NodeEnum::AExpr(operation) => self.operation(operation, scope),
             NodeEnum::BoolExpr(expr) => self.all(&expr.args, scope),
-            NodeEnum::NullTest(test) => self.optional(test.arg.as_deref(), scope).neutral(),
+            NodeEnum::NullTest(test) => presence(self.optional(test.arg.as_deref(), scope)),
             NodeEnum::BooleanTest(test) => derived(self.optional(test.arg.as_deref(), scope)),
             NodeEnum::TypeCast(cast) => self.cast(cast, scope),
             NodeEnum::CollateClause(clause) => self.optional(clause.arg.as_deref(), scope),
@@ -182,7 +182,7 @@ impl<'a> Resolver<'a> {
 
     fn json_aggregate(&mut self, aggregate: Option<&'a JsonAggConstructor>, scope: &Scope<'a, '_>) -> Value {
         let Some(aggregate) = aggregate else { return Value::constant() };
-        self.optional(aggregate.agg_filter.as_deref(), scope);
+        self.condition(aggregate.agg_filter.as_deref(), scope);
         self.expressions(&aggregate.agg_order, scope);
         match aggregate.over.as_deref() {
             Some(window) => self.window(window, scope),
@@ -290,8 +290,13 @@ impl<'a> Resolver<'a> {
 
     fn function(&mut self, call: &'a FuncCall, scope: &Scope<'a, '_>) -> Value {
         let mut values = self.values(&call.args, scope);
+        // Counting computed values tells which of them are null: that is a computation, too.
+        let counts = values.iter().all(|value| is_stored(value));
         values.extend(self.values(&call.agg_order, scope));
-        values.push(self.optional(call.agg_filter.as_deref(), scope));
+        if call.agg_filter.is_some() {
+            values.push(self.optional(call.agg_filter.as_deref(), scope));
+            self.condition(call.agg_filter.as_deref(), scope);
+        }
         if let Some(window) = call.over.as_deref() {
             values.push(self.window(window, scope));
         }
@@ -301,10 +306,15 @@ impl<'a> Resolver<'a> {
         if !self.call(schema, name, carries) {
             return Value::opaque().with_sources(&all.sources);
         }
-        if name == "count" { all.neutral() } else { all }
+        if builtins::shows_by_volume(name) {
+            self.probe(ProbeKind::Volume, &all);
+        }
+        if name == "count" && counts { all.neutral() } else { all }
     }
 
     fn window(&mut self, window: &'a WindowDef, scope: &Scope<'a, '_>) -> Value {
+        self.arranged(&window.partition_clause, ProbeKind::Equality, scope);
+        self.arranged(&window.order_clause, ProbeKind::Order, scope);
         let partition = self.all(&window.partition_clause, scope);
         let order = self.all(&window.order_clause, scope);
         let start = self.optional(window.start_offset.as_deref(), scope);
@@ -345,6 +355,16 @@ impl<'a> Resolver<'a> {
             Ok(SubLinkType::Undefined | SubLinkType::CteSublink) | Err(_) => self.unknown(),
         }
     }
+}
+
+/// Stored as it is, or no stored value at all.
+fn is_stored(value: &Value) -> bool {
+    value.sources.is_empty() || matches!(value.kind, OutputKind::Direct | OutputKind::Neutral)
+}
+
+/// `x IS NULL` tells of a stored value only that it is there; of a computed one it tells what was computed.
+fn presence(value: Value) -> Value {
+    if is_stored(&value) { value.neutral() } else { derived(value) }
 }
 
 /// Computed from one value: never direct.

@@ -6,6 +6,8 @@ use std::rc::Rc;
 use pg_query::NodeEnum;
 use pg_query::protobuf::{Alias, JoinExpr, Node, RangeFunction, RangeSubselect, TypeCast};
 
+use weir_core::action::ProbeKind;
+
 use crate::builtins::{self, Shape};
 use crate::names;
 use crate::resolver::Resolver;
@@ -42,8 +44,9 @@ impl<'a> Resolver<'a> {
                 if !builtin {
                     self.unknown();
                 }
-                self.expressions(&sample.args, scope);
-                self.optional(sample.repeatable.as_deref(), scope);
+                let mut values = self.values(&sample.args, scope);
+                values.push(self.optional(sample.repeatable.as_deref(), scope));
+                self.probe(ProbeKind::Volume, &Value::derived(values));
                 match sample.relation.as_deref() {
                     Some(relation) => self.entry(relation, scope),
                     None => drop(self.unknown()),
@@ -64,6 +67,7 @@ impl<'a> Resolver<'a> {
                     columns.push(column.colname.clone());
                 }
                 let value = Value::derived(values);
+                self.probe(ProbeKind::Volume, &value);
                 self.listed(columns, &value, table.alias.as_ref(), "xmltable", scope);
             }
             Some(NodeEnum::JsonTable(table)) => self.json_table(table, scope),
@@ -108,6 +112,7 @@ impl<'a> Resolver<'a> {
             pending.extend(column.columns.iter().rev());
         }
         let value = Value::derived(values);
+        self.probe(ProbeKind::Volume, &value);
         self.listed(columns, &value, table.alias.as_ref(), "json_table", scope);
     }
 
@@ -184,7 +189,7 @@ impl<'a> Resolver<'a> {
             scope.ranges.push(Range { alias: &alias.aliasname, schema: None, columns, hidden: false });
         }
         scope.visible.extend(merged);
-        self.optional(join.quals.as_deref(), scope);
+        self.condition(join.quals.as_deref(), scope);
         if let Some(alias) = &join.alias {
             let visible = scope.visible.split_off(first);
             let mut row = Row::default();
@@ -229,6 +234,8 @@ impl<'a> Resolver<'a> {
         for name in &common {
             let ours = self.side(&left, name, scope);
             let theirs = self.side(&right, name, scope);
+            self.compared(&ours, ProbeKind::Equality);
+            self.compared(&theirs, ProbeKind::Equality);
             merged.push(Visible::Merged(Field { name: name.clone(), value: ours.either(theirs) }));
         }
         let without = |mut visible: Visible| match &mut visible {

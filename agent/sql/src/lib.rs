@@ -12,6 +12,7 @@ mod names;
 mod object;
 mod parse;
 mod plain;
+mod probe;
 mod query;
 mod relation;
 mod resolver;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{CommonTableExpr, Node, ResTarget, SelectStmt, SetOperation, WithClause};
-use weir_core::action::{Access, Effect, Object};
+use weir_core::action::{Access, Effect, Object, ProbeKind};
 use weir_core::limits;
 
 use crate::names;
@@ -53,10 +53,12 @@ impl<'a> Resolver<'a> {
             scope.targets.clone_from(&row.fields);
             self.burn(row.fields.len());
         }
-        self.expressions(&select.sort_clause, &scope);
-        self.expressions(&select.group_clause, &scope);
-        self.optional(select.limit_count.as_deref(), &scope);
-        self.optional(select.limit_offset.as_deref(), &scope);
+        self.arranged(&select.sort_clause, ProbeKind::Order, &scope);
+        self.arranged(&select.group_clause, ProbeKind::Equality, &scope);
+        for bound in [&select.limit_count, &select.limit_offset] {
+            let value = self.optional(bound.as_deref(), &scope);
+            self.probe(ProbeKind::Volume, &value);
+        }
         if !select.locking_clause.is_empty() {
             self.effect(Effect::Lock);
         }
@@ -74,13 +76,18 @@ impl<'a> Resolver<'a> {
     fn plain(&mut self, select: &'a SelectStmt, scope: &mut Scope<'a, '_>) -> Row {
         self.effect(Effect::Read);
         self.entries(&select.from_clause, scope);
-        self.optional(select.where_clause.as_deref(), scope);
+        self.condition(select.where_clause.as_deref(), scope);
         let row = self.targets_row(&select.target_list, scope);
-        // An empty node stands for plain DISTINCT.
-        for node in select.distinct_clause.iter().filter(|node| node.node.is_some()) {
-            self.expression(node, scope);
+        match select.distinct_clause.as_slice() {
+            [] => {}
+            // An empty node stands for plain DISTINCT.
+            [all] if all.node.is_none() => self.distinct(&row),
+            on => {
+                scope.targets.clone_from(&row.fields);
+                self.arranged(on, ProbeKind::Equality, scope);
+            }
         }
-        self.optional(select.having_clause.as_deref(), scope);
+        self.condition(select.having_clause.as_deref(), scope);
         self.expressions(&select.window_clause, scope);
         row
     }
@@ -112,6 +119,10 @@ impl<'a> Resolver<'a> {
                 self.leave();
             }
             rows.push(row);
+        }
+        let keeps_all = select.all && select.op == SetOperation::SetopUnion as i32;
+        if !keeps_all {
+            rows.iter().for_each(|row| self.distinct(row));
         }
         // EXCEPT returns rows of the left side only, but which ones tells about the right: its sources stay.
         rows.into_iter().reduce(either).unwrap_or_default()

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use weir_core::action::{
-    Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Relation, Store,
+    Access, Column, Effect, Effects, Function, Named, Object, OutputKind, Probe, Relation, Store,
 };
 use weir_core::limits;
 use weir_core::sql::{Table, TableColumn};
@@ -23,6 +23,8 @@ pub(crate) struct Resolver<'a> {
     pub objects: Vec<Object>,
     pub functions: Vec<Function>,
     pub stores: Vec<Store>,
+    /// At most one of each kind.
+    pub probes: Vec<Probe>,
     pub without_where: bool,
     pub opaque: bool,
     pub named: Option<Named>,
@@ -53,6 +55,7 @@ impl<'a> Resolver<'a> {
             objects: Vec::new(),
             functions: Vec::new(),
             stores: Vec::new(),
+            probes: Vec::new(),
             without_where: false,
             opaque: false,
             named: None,

@@ -56,6 +56,7 @@ fn one(sql: &str, raw: &RawStmt, schema: Option<&Arc<Schema>>) -> Statement {
         objects: resolver.objects,
         functions: resolver.functions,
         stores: resolver.stores,
+        probes: resolver.probes,
         without_where: resolver.without_where,
         opaque: resolver.opaque,
         outputs,

@@ -7,7 +7,7 @@ mod server;
 use std::sync::Arc;
 
 use server::{Client, Server};
-use weir_core::action::{Column, Output, OutputKind, Statement};
+use weir_core::action::{Column, Output, OutputKind, Probe, ProbeKind, Statement};
 use weir_core::sql::{Catalog, Dialect, Grammar};
 use weir_sql::PgGrammar;
 
@@ -158,6 +158,79 @@ const QUERIES: &[(&str, &str)] = &[
     ("SELECT (n.body).initcap FROM notes n", "."),
 ];
 
+/// `E` equality, `O` order, `C` condition, `V` volume of the protected column; `.` without any.
+const PROBES: &[(&str, &str)] = &[
+    ("SELECT ssn FROM customers", "."),
+    ("SELECT name FROM customers WHERE id = 1 AND name LIKE 'N%' ORDER BY lower(name) LIMIT 1", "."),
+    ("SELECT name FROM customers WHERE ssn IS NOT NULL", "."),
+    ("SELECT count(*), count(ssn), count(DISTINCT ssn) FROM customers", "."),
+    ("SELECT EXISTS (SELECT ssn FROM customers)", "."),
+    ("SELECT name FROM customers WHERE ssn = '101-02-0037'", "E"),
+    ("SELECT name FROM customers WHERE '101-02-0037' <> ssn::text", "E"),
+    ("SELECT name FROM customers WHERE lower(ssn) = lower('101-02-0037')", "E"),
+    ("SELECT name FROM customers WHERE ssn IN ('101-02-0037', '102-02-0037')", "E"),
+    ("SELECT name FROM customers WHERE ssn = ANY (ARRAY['101-02-0037'])", "E"),
+    ("SELECT name FROM customers WHERE (id, ssn) = (1, '101-02-0037')", "E"),
+    ("SELECT name FROM customers WHERE (id, ssn) IN ((1, '101-02-0037'), (2, 'x'))", "E"),
+    ("SELECT name FROM customers WHERE ssn IS NOT DISTINCT FROM 'x'", "E"),
+    ("SELECT name FROM customers WHERE NOT (id = 1 OR ssn = 'x')", "E"),
+    ("SELECT name FROM customers WHERE ssn IN (SELECT body FROM notes)", "E"),
+    ("SELECT body FROM notes WHERE body IN (SELECT ssn FROM customers)", "E"),
+    ("SELECT body FROM notes WHERE (id, body) IN (SELECT id, ssn FROM customers)", "E"),
+    ("SELECT n.body FROM notes n JOIN customers c ON c.ssn = n.body", "E"),
+    ("SELECT c.name FROM customers c JOIN m USING (ssn)", "E"),
+    ("SELECT c.name FROM customers c NATURAL JOIN m", "E"),
+    ("SELECT count(*) FROM customers GROUP BY ssn", "E"),
+    ("SELECT count(*) FROM (SELECT DISTINCT ssn FROM customers) x", "E"),
+    ("SELECT count(*) FROM (SELECT ssn FROM customers EXCEPT SELECT body FROM notes) x", "E"),
+    ("SELECT name FROM customers ORDER BY ssn", "O"),
+    ("SELECT name FROM customers ORDER BY ssn DESC NULLS LAST LIMIT 1", "O"),
+    ("SELECT rank() OVER (ORDER BY ssn), name FROM customers", "O"),
+    ("SELECT name FROM customers WHERE ssn LIKE '101%'", "C"),
+    ("SELECT name FROM customers WHERE ssn ~ '^101'", "C"),
+    ("SELECT name FROM customers WHERE ssn < '102'", "C"),
+    ("SELECT name FROM customers WHERE ssn BETWEEN '1' AND '2'", "C"),
+    ("SELECT name FROM customers WHERE substr(ssn, 1, 1) = '1'", "C"),
+    ("SELECT name FROM customers WHERE ssn || '' = '101-02-0037'", "C"),
+    ("SELECT name FROM customers WHERE CASE WHEN ssn LIKE '1%' THEN true ELSE false END", "C"),
+    ("SELECT name FROM customers WHERE nullif(substr(ssn, 1, 1), '1') IS NULL", "C"),
+    ("SELECT name FROM customers WHERE substr(ssn, 1, 1) IN ('1')", "C"),
+    ("SELECT name FROM customers WHERE '1' IN (SELECT substr(ssn, 1, 1) FROM customers)", "C"),
+    ("SELECT name FROM customers c WHERE EXISTS (SELECT 1 FROM notes WHERE c.ssn LIKE '1%')", "C"),
+    ("SELECT name FROM customers WHERE id = (SELECT length(ssn) FROM customers LIMIT 1)", "C"),
+    ("SELECT name FROM customers WHERE id > (SELECT count(*) FROM customers WHERE ssn LIKE '1%')", "C"),
+    ("SELECT n.body FROM notes n JOIN customers c ON c.id = n.id AND c.ssn > '1'", "C"),
+    ("SELECT count(*) FROM customers WHERE ssn LIKE '1%'", "C"),
+    ("SELECT count(*) FILTER (WHERE ssn LIKE '1%') FROM customers", "C"),
+    ("SELECT count(*) FROM customers HAVING min(ssn) LIKE '1%'", "C"),
+    ("SELECT count(*) FROM customers GROUP BY substr(ssn, 1, 1)", "C"),
+    ("SELECT count(*) FROM (SELECT DISTINCT substr(ssn, 1, 2) FROM customers) x", "C"),
+    ("SELECT count(*) FROM (SELECT substr(ssn, 1, 1) FROM customers INTERSECT SELECT '1') x", "C"),
+    ("SELECT DISTINCT ON (substr(ssn, 1, 1)) name FROM customers", "C"),
+    ("SELECT name FROM customers ORDER BY substr(ssn, 1, 1)", "C"),
+    ("SELECT name FROM customers ORDER BY ssn = '101-02-0037'", "C"),
+    ("SELECT name FROM (SELECT name, substr(ssn, 1, 1) FROM customers ORDER BY 2) x", "C"),
+    ("SELECT name FROM (SELECT name, substr(ssn, 1, 1) AS s FROM customers ORDER BY s) x", "C"),
+    ("SELECT name, rank() OVER w FROM customers WINDOW w AS (ORDER BY substr(ssn, 1, 1))", "C"),
+    ("WITH w AS (SELECT name FROM customers WHERE ssn LIKE '1%') SELECT count(*) FROM w", "C"),
+    ("SELECT name FROM v WHERE secret LIKE '1%'", "C"),
+    ("SELECT body FROM vv WHERE s = '101-02-0037'", "E"),
+    ("UPDATE notes SET body = 'x' FROM customers c WHERE c.id = notes.id AND c.ssn LIKE '1%'", "C"),
+    ("DELETE FROM customers WHERE ssn LIKE '1%'", "C"),
+    ("UPDATE customers SET name = 'x' WHERE ssn = '101-02-0037'", "E"),
+    ("INSERT INTO notes SELECT id, name FROM customers WHERE ssn LIKE '1%'", "C"),
+    ("INSERT INTO customers (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE customers.ssn LIKE '1%'", "C"),
+    ("SELECT g FROM customers, generate_series(1, substr(ssn, 1, 3)::int) g", "V"),
+    ("SELECT count(*) FROM (SELECT generate_series(1, substr(ssn, 1, 3)::int) FROM customers) x", "V"),
+    ("SELECT name FROM customers LIMIT (SELECT substr(ssn, 1, 1)::int FROM customers LIMIT 1)", "V"),
+    ("SELECT name FROM customers OFFSET (SELECT substr(ssn, 1, 1)::int FROM customers LIMIT 1)", "V"),
+    ("SELECT count(*) FROM customers c, unnest(string_to_array(c.ssn, '-')) u", "V"),
+    ("SELECT count(*) FROM customers c, regexp_split_to_table(c.ssn, '1')", "V"),
+    ("SELECT count(*) FROM customers c, jsonb_each_text(to_jsonb(c)) e", "V"),
+];
+/// Other values in the same order, equal where they were equal, none of them in any query's text.
+const ORDERED_CHANGE: &str = "UPDATE customers SET ssn = '7' || ssn; REFRESH MATERIALIZED VIEW m";
+
 struct Lab {
     client: Client,
     catalog: Arc<Catalog>,
@@ -204,6 +277,19 @@ impl Lab {
             Some(outputs) => outputs.iter().map(|output| self.mark(output)).collect(),
             None => "?".into(),
         }
+    }
+
+    fn probes(&self, sql: &str) -> String {
+        let mut probes = self.statement(sql).probes;
+        probes.sort_by_key(|probe| probe.kind);
+        probes.retain(|probe| probe.sources.iter().any(|source| self.protected.contains(source)));
+        let letter = |probe: &Probe| match probe.kind {
+            ProbeKind::Equality => 'E',
+            ProbeKind::Order => 'O',
+            ProbeKind::Condition => 'C',
+            ProbeKind::Volume => 'V',
+        };
+        if probes.is_empty() { ".".into() } else { probes.iter().map(letter).collect() }
     }
 
     /// Values of each column, sorted: the order of rows is no column's content.
@@ -266,4 +352,42 @@ fn what_changes_with_the_protected_values_is_marked() {
         }
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn probes_are_told_by_kind() {
+    let lab = Lab::new("probes");
+    let mut wrong = String::new();
+    for (sql, expected) in PROBES {
+        let found = lab.probes(sql);
+        // Weaker kinds may stand beside the one that decides.
+        if found.chars().next_back() != expected.chars().next() {
+            wrong.push_str(&format!("{sql}\n    probes {found}, expected {expected}\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+/// The server is the judge: what shows which rows there are changes with the protected values, where it may.
+#[test]
+fn rows_that_change_with_the_protected_values_are_probes() {
+    let mut lab = Lab::new("rowchange");
+    let mut wrong = String::new();
+    let every = PROBES.iter().chain(QUERIES).filter(|(sql, _)| sql.starts_with("SELECT") && !sql.contains('$'));
+    for (sql, _) in every {
+        let kinds = lab.probes(sql);
+        // What the query shows of the protected values themselves is the business of the outputs.
+        let marks = lab.marks(sql);
+        let (before, after) = (lab.columns("", sql), lab.columns(ORDERED_CHANGE, sql));
+        let shows = |at: usize| !matches!(marks.chars().nth(at).unwrap_or('?'), '.' | 'N');
+        let changed = before.first().map_or(0, Vec::len) != after.first().map_or(0, Vec::len)
+            || before.iter().zip(&after).enumerate().any(|(at, (old, new))| !shows(at) && old != new);
+        if changed && kinds == "." {
+            wrong.push_str(&format!("{sql}\n    its rows changed, and nothing says why\n"));
+        }
+        if changed && kinds == "O" {
+            wrong.push_str(&format!("{sql}\n    order alone cannot have changed its rows\n"));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
 }

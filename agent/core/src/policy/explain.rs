@@ -12,7 +12,7 @@ use super::condition::{Facts, Part, Side};
 use super::host::Reach;
 use super::judge::{covers, restricts};
 use super::rule::{Mode, Rule, Then};
-use super::{MaskRule, Policy, Verdict, parts};
+use super::{Filter, MaskRule, Policy, Verdict, parts};
 use crate::action::{Action, Context};
 use crate::mask::Mask;
 
@@ -118,7 +118,12 @@ pub fn mask_name(mask: Mask) -> String {
 
 fn describe(policy: &Policy, direction: &str, mask: &MaskRule) -> String {
     let class = policy.class_name(mask.class);
-    format!("{class}: {} ({direction}, {})", mask_name(mask.mask), mask.rule)
+    let filter = match mask.filter {
+        Filter::Allow => ", filter allow",
+        Filter::Equality => "",
+        Filter::Deny => ", filter deny",
+    };
+    format!("{class}: {} ({direction}{filter}, {})", mask_name(mask.mask), mask.rule)
 }
 
 fn place(inject: &super::Inject) -> String {

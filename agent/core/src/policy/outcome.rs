@@ -129,8 +129,13 @@ pub(super) fn plan(masks: &[(&Arc<MaskPlan>, &Arc<str>)], none: &Arc<MaskPlan>) 
 
 pub(super) fn stricter(list: &mut Vec<MaskRule>, rule: &MaskRule) {
     match list.iter_mut().find(|own| own.class == rule.class) {
-        Some(own) if own.mask < rule.mask => own.clone_from(rule),
-        Some(_) => {}
+        Some(own) => {
+            let filter = own.filter.max(rule.filter);
+            if own.mask < rule.mask {
+                own.clone_from(rule);
+            }
+            own.filter = filter;
+        }
         None => list.push(rule.clone()),
     }
 }

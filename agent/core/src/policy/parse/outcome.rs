@@ -9,7 +9,7 @@ use super::super::node::{Node, Value};
 use super::super::outcome::stricter;
 use super::super::problem::suggestion;
 use super::super::rule::{Target, Then};
-use super::super::{Approval, MaskPlan, MaskRule, TargetTls};
+use super::super::{Approval, Filter, MaskPlan, MaskRule, TargetTls};
 use super::reader::duration_ns;
 use super::{Keys, Lexicon, Reader, class, principal, target};
 use crate::action::Protocol;
@@ -206,9 +206,14 @@ fn masks(
                 "masking what goes to PostgreSQL is not built yet: leave `in` out, or use `in: response`",
             );
         }
+        let filters = [("deny", Filter::Deny), ("equality", Filter::Equality), ("allow", Filter::Allow)];
+        let filter = field("filter").and_then(|node| reader.choice(node, "filter", &filters));
+        if filter.is_some() && (protocol == Some(Protocol::Http) || !response) {
+            reader.problem(item.line, "filter is about columns in SQL: this mask has none to watch");
+        }
         let (Some(class), Some(mask)) = (id, mask) else { continue };
         reachable(reader, class_node.line, class, protocol, lexicon);
-        let entry = MaskRule { class, mask, rule: rule.into() };
+        let entry = MaskRule { class, mask, filter: filter.unwrap_or_default(), rule: rule.into() };
         if request {
             add(reader, item.line, &mut plan.request, &entry);
         }
@@ -339,10 +344,9 @@ const APPROVE_KEYS: Keys = Keys {
 
 const MASK_KEYS: Keys = Keys {
     of: "a mask",
-    known: &["class", "with", "in"],
+    known: &["class", "with", "in", "filter"],
     unbuilt: &[
         ("derived", "values computed from a masked column are masked whole or refused"),
-        ("filter", ""),
         ("max_probes", ""),
         ("reversible", ""),
         ("json", "give the class a json path"),

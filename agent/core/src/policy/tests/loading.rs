@@ -36,6 +36,18 @@ fn misspelt_words_are_named_with_the_nearest() {
 }
 
 #[test]
+fn a_filter_is_for_masks_of_columns() {
+    let mask = |more: &str, value: &str| {
+        let mut mask = json!({"class": "secret", "with": "redact"});
+        mask[more] = json!(value);
+        json!({"name": "r", "match": {}, "then": {"mask": [mask]}})
+    };
+    let message = of_rule(mask("filter", "equalty"));
+    assert!(message.contains("did you mean \"equality\""), "{message}");
+    assert!(of_api_rule(mask("filter", "deny")).contains("filter is about columns"));
+}
+
+#[test]
 fn what_is_not_built_is_refused_by_name() {
     for (rule, part) in [
         (json!({"name": "r", "match": {"llm": {}}, "then": "allow"}), "`llm` in match is not built yet"),

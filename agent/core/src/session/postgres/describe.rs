@@ -11,11 +11,13 @@ use super::judge::{Rules, strictest};
 use super::ledger::Rows;
 use super::mask::{Cell, Layout, Shape};
 use super::protected::Protected;
-use crate::action::{Access, Column, Effect, Effects, Output, OutputKind, Relation, Statement, Store};
+use crate::action::{
+    Access, Column, Effect, Effects, Output, OutputKind, Probe, ProbeKind, Relation, Statement, Store,
+};
 use crate::detect::{ClassId, ClassSet};
 use crate::limits::PG_LINEAGE_DEPTH;
 use crate::mask::Mask;
-use crate::policy::MaskPlan;
+use crate::policy::{Filter, MaskPlan, MaskRule};
 use crate::sql::{Catalog, Grammar};
 use crate::wire::postgres::backend;
 
@@ -135,6 +137,40 @@ impl View<'_> {
             }
         });
         hidden.then(|| self.refusal("it would store masked values where they are not masked"))
+    }
+
+    /// A masked value that would show in which rows there are.
+    pub fn probe_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
+        if self.plan.response.is_empty() || !self.guarded {
+            return None;
+        }
+        let each = |probe: &Probe| probe.sources.iter().find_map(|source| self.probed(probe.kind, *source));
+        statement.probes.iter().find_map(each)
+    }
+
+    fn probed(&self, kind: ProbeKind, source: Column) -> Option<Obstacle> {
+        let classes = self.protected.columns.get(&source)?;
+        let refuses = |rule: &&MaskRule| classes.contains(&rule.class) && !rule.filter.admits(kind);
+        let rule = self.plan.response.iter().find(refuses)?;
+        let table = self.catalog.and_then(|catalog| catalog.relations.get(&source.relation));
+        let column = table.and_then(|table| {
+            let column = table.columns.iter().find(|column| column.attribute == source.attribute)?;
+            Some(format!("{}.{}", table.name, column.name))
+        });
+        let column = column.unwrap_or_else(|| "a column".to_string());
+        let message = match kind {
+            ProbeKind::Volume => {
+                format!("{column} is masked, and would show as a number of rows, as time or as a setting")
+            }
+            ProbeKind::Condition if rule.filter == Filter::Equality => format!(
+                "{column} is masked: compare whole values with =, or have `filter: allow` set on its mask in rule {}",
+                rule.rule
+            ),
+            ProbeKind::Equality | ProbeKind::Order | ProbeKind::Condition => {
+                format!("{column} is masked with `filter: deny`: it may only be selected, or tested for NULL")
+            }
+        };
+        Some(Obstacle { rule: rule.rule.clone(), message })
     }
 
     fn tainted(&self, sources: &[Column]) -> bool {

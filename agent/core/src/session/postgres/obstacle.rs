@@ -19,7 +19,7 @@ impl Conversation {
         plan: &Arc<MaskPlan>,
     ) -> Option<Obstacle> {
         if let Some(obstacle) =
-            known.statements.iter().find_map(|each| self.store_obstacle(turn, known, each))
+            known.statements.iter().find_map(|each| self.covert_obstacle(turn, known, each))
         {
             return Some(obstacle);
         }
@@ -38,9 +38,12 @@ impl Conversation {
         })
     }
 
-    /// What is written may be read later: it is weighed under the masks that reading the same relations would have.
-    fn store_obstacle(&mut self, turn: &Turn<'_>, known: &Known, statement: &Statement) -> Option<Obstacle> {
-        if statement.stores.is_empty() {
+    /// What is written may be read later, and what a condition admits tells about what it looked at: both are weighed
+    /// under the masks that reading the same relations would have.
+    fn covert_obstacle(&mut self, turn: &Turn<'_>, known: &Known, statement: &Statement) -> Option<Obstacle> {
+        let protected = self.catalog.protected(&turn.rules);
+        let probes = statement.probes.iter().any(|probe| protected.holds_any(&probe.sources));
+        if statement.stores.is_empty() && !probes {
             return None;
         }
         let read = Statement {
@@ -50,7 +53,9 @@ impl Conversation {
             ..Statement::default()
         };
         let plan = turn.rules.judge(&self.context(turn.now), &Action::Sql(&read)).masks;
-        self.with_view(turn, &plan, known.catalog.is_some(), |view| view.store_obstacle(statement))
+        self.with_view(turn, &plan, known.catalog.is_some(), |view| {
+            view.store_obstacle(statement).or_else(|| view.probe_obstacle(statement))
+        })
     }
 }
 

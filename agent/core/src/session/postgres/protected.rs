@@ -37,6 +37,10 @@ impl Protected {
         protected
     }
 
+    pub fn holds_any(&self, columns: &[Column]) -> bool {
+        !self.columns.is_empty() && columns.iter().any(|column| self.columns.contains_key(column))
+    }
+
     /// The planner's statistics hold values of every column: their tables count as protected in every class.
     fn statistics(&mut self, catalog: &Catalog) {
         let every: BTreeSet<ClassId> = self.columns.values().flatten().copied().collect();

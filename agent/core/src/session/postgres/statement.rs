@@ -184,6 +184,7 @@ fn adopt(statement: &mut Statement, inner: &Statement) {
     statement.objects.clone_from(&inner.objects);
     statement.functions.extend(inner.functions.iter().cloned());
     statement.stores.clone_from(&inner.stores);
+    statement.probes.clone_from(&inner.probes);
     statement.without_where |= inner.without_where;
     statement.opaque = inner.opaque;
     statement.outputs.clone_from(&inner.outputs);

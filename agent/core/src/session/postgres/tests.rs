@@ -37,7 +37,12 @@ pub struct Words {
 
 impl Words {
     pub fn masking() -> Words {
-        let rule = MaskRule { class: ClassId(0), mask: Mask::Redact, rule: Arc::from("hide") };
+        let rule = MaskRule {
+            class: ClassId(0),
+            mask: Mask::Redact,
+            filter: Filter::default(),
+            rule: Arc::from("hide"),
+        };
         Words {
             plan: Arc::new(MaskPlan { request: vec![], response: vec![rule] }),
             catalog: true,

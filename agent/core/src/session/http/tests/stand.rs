@@ -16,7 +16,7 @@ use crate::detect::{ClassId, ClassSet, Finding};
 use crate::identity::{Class, Identity, Process};
 use crate::mask::{Key, Mask};
 use crate::policy::{
-    Approval, Inject, Judgement, MaskPlan, MaskRule, Needs, Permit, Policy, SecretName, Verdict, Would,
+    Approval, Filter, Inject, Judgement, MaskPlan, MaskRule, Needs, Permit, Policy, SecretName, Verdict, Would,
 };
 use crate::session::{Appended, Host, Input, Now, Opening, Outbox};
 use crate::sql::Grammar;
@@ -84,6 +84,7 @@ impl Judge for FakeJudge {
             let rule = |class| MaskRule {
                 class: ClassId(class),
                 mask: self.mask.unwrap_or(Mask::Redact),
+                filter: Filter::default(),
                 rule: Arc::from("hide"),
             };
             if on { vec![rule(0), rule(1)] } else { Vec::new() }
