@@ -61,6 +61,11 @@ impl Gather {
         Ok(taken)
     }
 
+    /// Bytes held so far.
+    pub(super) fn held(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.body.is_done()
     }

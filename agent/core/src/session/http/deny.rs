@@ -53,6 +53,11 @@ impl Refusal {
         Self::new(400, "weir_malformed", &Arc::from("protocol"), message.into(), Decision::Denied)
     }
 
+    /// A request that did not end in time.
+    pub(super) fn too_slow(message: String) -> Self {
+        Self::new(408, "weir_timeout", &Arc::from("protocol"), message.into(), Decision::Denied)
+    }
+
     pub(super) fn too_large(rule: &Arc<str>) -> Self {
         let message = "the body is larger than a rule may read";
         Self::new(413, "weir_too_large", rule, message.into(), Decision::Denied)
@@ -115,6 +120,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         403 => "Forbidden",
+        408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",

@@ -315,12 +315,7 @@ impl Conversation {
             Upload::Head(_) | Upload::Finished => {}
             // The server must not take a part for the whole.
             Upload::Stream(_) => self.end(wake, Close::Reset),
-            Upload::Drain { .. } => {
-                if let Some(exchange) = self.exchanges.back_mut() {
-                    exchange.request_done = true;
-                    exchange.close = true;
-                }
-            }
+            Upload::Drain { .. } => self.stop_draining(),
             Upload::Gather(gathering) => {
                 let refusal = Refusal::bad_request("the connection ended inside the body");
                 let durability = gathering.durability;

@@ -17,6 +17,7 @@ use crate::mask::Mask;
 use crate::policy::Needs;
 use crate::session::{Close, Input};
 
+mod patience;
 mod stand;
 
 const BODY: Needs = Needs { request_body: true, response_body: false, catalog: false };
