@@ -157,6 +157,7 @@ http {
         location = /whoami { return 200 '{"authorization": "$http_authorization"}'; }
         location = /echo { proxy_pass http://127.0.0.1:@port@/sink; proxy_pass_request_headers on; }
         location = /sink { return 200 '{"got": "$request_length"}'; }
+        location /admin/ { return 200 '{"page": "admin"}'; }
         location / { return 200 '{"ok": true}'; }
     }
 }

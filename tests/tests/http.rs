@@ -20,11 +20,14 @@ struct Bench {
 }
 
 fn bench(name: &str) -> Bench {
+    bench_under(name, |port| policies::web(port) + ORDERS)
+}
+
+fn bench_under(name: &str, policy: impl FnOnce(u16) -> String) -> Bench {
     let lab = Lab::new(name).unwrap();
     let web = Web::start(&lab).unwrap();
-    let setup = Setup::default()
-        .policy("classes.yaml", policies::CLASSES)
-        .policy("web.yaml", &(policies::web(web.port) + ORDERS));
+    let setup =
+        Setup::default().policy("classes.yaml", policies::CLASSES).policy("web.yaml", &policy(web.port));
     let agent = Agent::start(&lab, &setup).unwrap();
     Bench { agent, web, _lab: lab }
 }
@@ -119,6 +122,50 @@ fn a_denied_path_is_answered_and_the_connection_lives_on() {
     assert_eq!(rows[0]["decision"], "denied", "{rows:?}");
     assert_eq!((&rows[0]["rule"], &rows[0]["path"]), (&"no-admin".into(), &"/admin/users".into()));
     assert!(rows.iter().all(|row| row["upstream_bytes"] == 0), "{rows:?}");
+}
+
+/// What package registries and forges send passes as it came; what servers read in two ways is judged in both.
+#[test]
+fn encoded_slashes_pass_and_lead_round_no_rule() {
+    let bench = bench_under("http-slashes", |port| {
+        let every = "http: {method: [GET, HEAD, POST]}";
+        let some =
+            "http: {method: [GET], path: [\"/@scope*\", \"/api/v4/projects/*\", \"/x*\", \"/admin*\"]}";
+        policies::web(port).replace(every, some)
+    });
+    let get = |path: &str| bench.curl(&["--path-as-is", "-w", "|%{http_code}", &bench.url(path)]).out;
+    for path in ["/@scope%2fname", "/api/v4/projects/group%2Fproject?x=1", "/x/a%5Cb", "/x/a%252fb"] {
+        assert_eq!(get(path), "{\"ok\": true}|200", "{path}");
+        assert!(bench.seen(path).contains(&format!("GET {path} 200")));
+    }
+    let sql = "SELECT path FROM audit WHERE kind = 'outcome' AND path LIKE '%scope%'";
+    assert_eq!(bench.agent.audited(sql).unwrap()[0]["path"], "/@scope%2fname");
+    // One reading of this is outside what is allowed.
+    assert!(get("/x/..%2fother").ends_with("|403"));
+
+    let round = [
+        "/x/..%2fadmin/y",
+        "/x/%2e%2e%2Fadmin/y",
+        "/admin%2fusers",
+        "/x\\..\\admin/y",
+        "/x/..%5cadmin%5cy",
+        "/x/a%2fb\\..\\..\\admin/y",
+        "/admin;v=1/users",
+    ];
+    for path in round {
+        let answer = get(path);
+        assert!(answer.ends_with("|403") && answer.contains("no-admin"), "{path}: {answer}");
+    }
+    get("/x/last");
+    let seen = bench.seen("/x/last");
+    assert!(!seen.contains("admin"), "{seen}");
+    // Control: without weir the same paths arrive, and the server takes some of them for the admin pages.
+    for path in round {
+        let mut curl = Command::new("curl");
+        let direct = done(curl.args(["-sS", "--path-as-is", &bench.url(path)]).output().unwrap()).unwrap();
+        let page = if round[..3].contains(&path) { "{\"page\": \"admin\"}" } else { "{\"ok\": true}" };
+        assert_eq!(direct.out, page, "{path}: {direct:?}");
+    }
 }
 
 #[test]

@@ -102,7 +102,7 @@ impl World {
 
     pub(super) fn http(&self, policy: &Policy, method: &str, path: &str, body: Option<&[u8]>) -> Judgement {
         let host = self.destination.host().unwrap_or_default();
-        let request = Request { method, host, path, query: "", body };
+        let request = Request { method, host, path, other_paths: &[], sent_path: path, query: "", body };
         policy.judge(&self.context(), &Action::Http(&request))
     }
 }

@@ -18,7 +18,7 @@ use crate::limits::{HTTP_BODY_BYTES, HTTP_PIPELINE};
 use crate::policy::Judgement;
 use crate::session::Close;
 use crate::wire::http1::{
-    Body, Framing, HeadScan, RequestHead, Target, Upgrade, Version, Violation, normalise,
+    Body, Framing, HeadScan, Readings, RequestHead, Target, Upgrade, Version, Violation,
 };
 
 /// What the workload is in the middle of.
@@ -150,9 +150,15 @@ impl Conversation {
             None => self.opening.destination.ip().to_string(),
         };
         exchange.query.push_str(query);
-        let normalised = normalise(path, &mut exchange.path);
-        if normalised.is_err() {
+        let readings = Readings::of(path).map(|readings| {
+            exchange.path = readings.path;
+            exchange.other_paths = readings.others;
+        });
+        if readings.is_err() {
             exchange.path = String::from(path);
+        }
+        if exchange.path != path {
+            exchange.sent_path.push_str(path);
         }
         let classes = match &self.classes {
             Some((judge, classes)) if Arc::ptr_eq(judge, &exchange.judge) => classes,
@@ -162,8 +168,8 @@ impl Conversation {
                 &self.classes.insert((judge, classes)).1
             }
         };
-        exchange.shown = record::shown(&*exchange.judge, classes, &exchange.path, query);
-        normalised
+        exchange.shown = record::shown(classes, exchange);
+        readings
     }
 
     /// Well-formed requests that weir does not pass on, whatever the policy says.
