@@ -205,11 +205,16 @@ fn http2_without_tls_is_refused_with_a_reason() {
     let bench = bench("http-h2");
     let answer = bench.curl(&["--http2-prior-knowledge", &bench.url("/h2")]);
     assert_ne!(answer.code, 0, "{answer:?}");
-    let rows = bench
-        .agent
-        .audited("SELECT decision, reason FROM audit WHERE kind = 'connection' AND reason LIKE '%HTTP/2%'")
-        .unwrap();
+    let sql = "SELECT decision, reason FROM audit WHERE kind = 'connection' AND reason LIKE '%HTTP/2%'";
+    let rows = bench.agent.audited(sql).unwrap();
     assert_eq!(rows[0]["decision"], "denied", "{rows:?}");
+    // What the client is told, frame by frame, up to an orderly end.
+    let frames = bench.agent.run(&["python3", "-c", HTTP2, &bench.web.port.to_string()]).unwrap();
+    let lines: Vec<&str> = frames.out.lines().collect();
+    assert_eq!(lines[0], "4 0 b''", "SETTINGS: {frames:?}");
+    let required = "7 0 b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\rweir reads HTTP/1.1";
+    assert!(lines[1].starts_with(required), "GOAWAY: {frames:?}");
+    assert_eq!(lines[2..], ["end"], "{frames:?}");
     bench.curl(&[&bench.url("/after")]);
     assert!(!bench.seen("GET /after").contains("h2"));
 }
@@ -250,6 +255,18 @@ fn ambiguous_requests_are_refused() {
         bench.agent.audit("SELECT reason FROM audit WHERE kind = 'verdict' AND rule = 'protocol'").unwrap();
     assert_eq!(rows.len(), forms.len(), "{rows:?}");
 }
+
+/// Opens like an HTTP/2 client and prints the type, stream and payload of each frame that comes.
+const HTTP2: &str = r"
+import socket, struct, sys
+with socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=30) as s:
+    s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes.fromhex('000000040000000000'))
+    frames = s.makefile('rb')
+    while head := frames.read(9):
+        high, low, kind, flags, stream = struct.unpack('>BHBBI', head)
+        print(kind, stream, frames.read(high << 16 | low))
+    print('end')
+";
 
 /// Sends each argument on a connection of its own and prints the first line of the answer.
 const RAW: &str = r"

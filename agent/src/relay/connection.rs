@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_core::action::{Context, Protocol};
 use weir_core::audit::{Decision, Kind, Record};
@@ -16,6 +16,7 @@ use weir_core::limits::{SERVER_FIRST_NS, SNIFF_NS};
 use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::{Opening, Session};
 use weir_core::sniff::Sniffed;
+use weir_core::wire::http2;
 use weir_sql::PgGrammar;
 
 use super::pump::{End, Ended, Pump};
@@ -98,9 +99,7 @@ impl Connection {
                 secure::open(self, workload, bytes, sni, alpn).await
             }
             First::Known(Sniffed::Http1, bytes) => self.http(workload, bytes),
-            First::Known(Sniffed::Http2, bytes) => {
-                self.opaque(workload, bytes, "HTTP/2 without TLS is not built yet")
-            }
+            First::Known(Sniffed::Http2, bytes) => self.http2(workload, bytes).await,
             First::Known(Sniffed::Ssh, bytes) => self.opaque(workload, bytes, "SSH cannot be read"),
             First::Known(Sniffed::Malformed(why), _) => Err(Refusal::Violation(why.into())),
             First::Known(Sniffed::Unknown | Sniffed::More, bytes) => {
@@ -134,32 +133,44 @@ impl Connection {
         })
     }
 
-    /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
-    pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
-        let judgement = self.judge(Protocol::Opaque);
-        match &judgement.verdict {
-            Verdict::Allow(_) if judgement.opaque => {}
-            Verdict::Allow(_) | Verdict::Approve(_) => {
-                let words = format!("{why}, and no rule allows opaque passage to this destination");
-                return Err(Refusal::Denied {
-                    target: judgement.target,
-                    rule: judgement.rule,
-                    message: words.into(),
-                });
-            }
-            Verdict::Deny { message } => {
-                let message = Arc::clone(message);
-                return Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message });
+    /// HTTP/2 without TLS passes unread or not at all; its client is told to ask again in HTTP/1.1.
+    async fn http2(&mut self, mut workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
+        match self.unread("HTTP/2 without TLS is not built yet") {
+            Ok(judgement) => Ok(self.opaque_session(workload, bytes, judgement)),
+            Err(refusal) => {
+                turn_to_http1(&mut workload).await;
+                Err(refusal)
             }
         }
-        Ok(Ready {
+    }
+
+    /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
+    pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
+        let judgement = self.unread(why)?;
+        Ok(self.opaque_session(workload, bytes, judgement))
+    }
+
+    fn unread(&self, why: &str) -> Result<ConnectionJudgement, Refusal> {
+        let judgement = self.judge(Protocol::Opaque);
+        let message = match &judgement.verdict {
+            Verdict::Allow(_) if judgement.opaque => return Ok(judgement),
+            Verdict::Allow(_) | Verdict::Approve(_) => {
+                format!("{why}, and no rule allows opaque passage to this destination").into()
+            }
+            Verdict::Deny { message } => Arc::clone(message),
+        };
+        Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message })
+    }
+
+    fn opaque_session(&self, workload: Wire, first: BytesMut, judgement: ConnectionJudgement) -> Ready {
+        Ready {
             session: Session::opaque(self.opening(false, None), judgement),
             protocol: Protocol::Opaque,
             workload,
-            first: bytes,
+            first,
             server: None,
             leg: Leg::Plain,
-        })
+        }
     }
 
     pub(crate) fn judge(&self, protocol: Protocol) -> ConnectionJudgement {
@@ -246,6 +257,18 @@ impl Connection {
 /// A rule lets the connection pass whatever it says, and no other rule wants to read it.
 pub(crate) fn passes_unread(judgement: &ConnectionJudgement) -> bool {
     matches!(judgement.verdict, Verdict::Allow(_)) && judgement.opaque && !judgement.terminate_tls
+}
+
+/// Tells a client that began in HTTP/2 to ask again in HTTP/1.1, and ends the connection so that it can hear it.
+pub(crate) async fn turn_to_http1(workload: &mut Wire) {
+    let frames = http2::http11_required(
+        "weir reads HTTP/1.1, not HTTP/2: ask again in HTTP/1.1, or let a rule allow opaque passage (`opaque: allow`)",
+    );
+    finish_on_drop(workload.tcp());
+    // A client that is gone needs no words.
+    if workload.write_all(&frames).await.is_ok() && workload.shutdown().await.is_ok() {
+        linger(workload).await;
+    }
 }
 
 /// Reads on until the workload's FIN, within bounds: closing a socket with unread bytes would send a reset, which can

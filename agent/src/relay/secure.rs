@@ -10,7 +10,7 @@ use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal, passes_unread};
+use super::connection::{Connection, Ready, Refusal, passes_unread, turn_to_http1};
 use super::rim::{Leg, Route};
 use super::sniffing::{First, first};
 use crate::tls::{LeafName, Prefixed, Termination, alert};
@@ -75,6 +75,10 @@ pub(crate) async fn open(
         }),
         // The server has seen a handshake, so there is a row.
         First::Gone => Err(Refusal::Unused { target: judgement.target, rule: judgement.rule }),
+        First::Known(Sniffed::Http2, _) => {
+            turn_to_http1(&mut workload).await;
+            Err(Refusal::Violation("HTTP/2 inside TLS that was not negotiated (ALPN)".into()))
+        }
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("what comes inside TLS is no HTTP/1".into()))
         }
