@@ -51,8 +51,10 @@ pub(crate) enum Refusal {
     /// The server or this host failed.
     #[error("{0}")]
     Fault(String),
-    #[error("the client went away before it said anything")]
-    Gone,
+    #[error("the client went away before it asked for anything")]
+    Gone { target: Arc<str>, rule: Arc<str> },
+    #[error("the connection ended in the middle of its first message")]
+    Cut,
     /// It was let through to the server, and asked for nothing.
     #[error("the client went away after the TLS handshake, before its first request")]
     Unused { target: Arc<str>, rule: Arc<str> },
@@ -78,6 +80,27 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     match connection.open(Wire::from(stream)).await {
         Ok(ready) => connection.relay(ready).await,
         Err(refusal) => connection.record_refusal(&refusal),
+    }
+}
+
+impl Refusal {
+    /// A connection that policy does not let through; `what` is for the verdict that no rule has words for.
+    pub(crate) fn denied(judgement: ConnectionJudgement, what: &str) -> Refusal {
+        let message = match judgement.verdict {
+            Verdict::Deny { message } => message,
+            Verdict::Allow(_) | Verdict::Approve(_) => format!("{what} cannot be held for approval").into(),
+        };
+        Refusal::Denied { target: judgement.target, rule: judgement.rule, message }
+    }
+
+    /// A connection that was not used: allowed in vain, or denied in vain.
+    pub(crate) fn gone(judgement: ConnectionJudgement) -> Refusal {
+        match judgement.verdict {
+            Verdict::Deny { .. } => Refusal::denied(judgement, ""),
+            Verdict::Allow(_) | Verdict::Approve(_) => {
+                Refusal::Gone { target: judgement.target, rule: judgement.rule }
+            }
+        }
     }
 }
 
@@ -109,12 +132,9 @@ impl Connection {
                 self.opaque(workload, BytesMut::new(), "the client waits for the server to speak")
             }
             First::Stalled(bytes) => self.opaque(workload, bytes, "the first message did not end in time"),
-            First::Gone => match early.verdict {
-                Verdict::Deny { message } if denied => {
-                    Err(Refusal::Denied { target: early.target, rule: early.rule, message })
-                }
-                Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => Err(Refusal::Gone),
-            },
+            First::Gone => Err(Refusal::gone(early)),
+            First::Cut if denied => Err(Refusal::denied(early, "the connection")),
+            First::Cut => Err(Refusal::Cut),
         }
     }
 
@@ -240,15 +260,14 @@ impl Connection {
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }
-            Refusal::Unused { target, rule } => {
+            // Nothing was asked for, so nothing was refused.
+            Refusal::Gone { target, rule } | Refusal::Unused { target, rule } => {
                 record.decision = Decision::Allowed;
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }
-            Refusal::Violation(_) => record.rule = "protocol".into(),
+            Refusal::Violation(_) | Refusal::Cut => record.rule = "protocol".into(),
             Refusal::Fault(_) => record.decision = Decision::Failed,
-            // Nothing was asked for, so nothing was refused.
-            Refusal::Gone => return,
         }
         self.agent.append(&record);
     }

@@ -16,6 +16,8 @@ use super::sniffing::{First, first};
 use crate::tls::{LeafName, Prefixed, Termination, alert};
 use crate::upstream::{UpstreamTls, Wire};
 
+/// As messages name it.
+const TLS: &str = "a TLS connection";
 /// What weir can read inside TLS today (ALPN protocol ids).
 const SPOKEN: [&[u8]; 2] = [b"http/1.1", b"postgresql"];
 
@@ -35,7 +37,7 @@ pub(crate) async fn open(
     }
     if !matches!(judgement.verdict, Verdict::Allow(_)) && !judgement.needs_name {
         shout(&mut workload, AlertDescription::AccessDenied).await;
-        return Err(denied(judgement));
+        return Err(Refusal::denied(judgement, TLS));
     }
     let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
     if offers.is_empty() && !alpn.is_empty() {
@@ -60,7 +62,7 @@ pub(crate) async fn open(
     };
     if let Verdict::Deny { .. } = judgement.verdict {
         shout(&mut workload, AlertDescription::AccessDenied).await;
-        return Err(denied(judgement));
+        return Err(Refusal::denied(judgement, TLS));
     }
     let chosen: Vec<&[u8]> = server.alpn.as_deref().into_iter().collect();
     let mut workload = terminate(connection, workload, bytes, &name, &judgement, &chosen).await?;
@@ -75,6 +77,7 @@ pub(crate) async fn open(
         }),
         // The server has seen a handshake, so there is a row.
         First::Gone => Err(Refusal::Unused { target: judgement.target, rule: judgement.rule }),
+        First::Cut => Err(Refusal::Cut),
         First::Known(Sniffed::Http2, _) => {
             turn_to_http1(&mut workload).await;
             Err(Refusal::Violation("HTTP/2 inside TLS that was not negotiated (ALPN)".into()))
@@ -114,7 +117,8 @@ async fn direct_postgres(
                 leg: Leg::Postgres { tls: judgement.tls, asked: true, login: true },
             })
         }
-        First::Gone => Err(Refusal::Gone),
+        First::Gone => Err(Refusal::gone(judgement)),
+        First::Cut => Err(Refusal::Cut),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("no PostgreSQL start-up packet follows".into()))
         }
@@ -128,7 +132,8 @@ pub(crate) async fn terminate_in_band(
 ) -> Result<Wire, Refusal> {
     let (sni, bytes) = match first(&mut workload, BytesMut::new(), None).await {
         First::Known(Sniffed::Tls { sni, .. }, bytes) => (sni, bytes),
-        First::Gone => return Err(Refusal::Gone),
+        First::Gone => return Err(Refusal::gone(connection.judge(Protocol::Postgres))),
+        First::Cut => return Err(Refusal::Cut),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             return Err(Refusal::Violation("no ClientHello follows the request for TLS".into()));
         }
@@ -207,14 +212,6 @@ fn leaf_name(connection: &Connection, sni: Option<&str>) -> Result<LeafName, Ref
     let address = connection.destination.ip().to_string();
     LeafName::parse(sni.unwrap_or(&address))
         .ok_or_else(|| Refusal::Violation("the client asks for a server name that is none".into()))
-}
-
-fn denied(judgement: ConnectionJudgement) -> Refusal {
-    let message = match judgement.verdict {
-        Verdict::Deny { message } => message,
-        Verdict::Allow(_) | Verdict::Approve(_) => "TLS connections cannot be held for approval".into(),
-    };
-    Refusal::Denied { target: judgement.target, rule: judgement.rule, message }
 }
 
 /// Tells the client why, in TLS's own words, before the reset.

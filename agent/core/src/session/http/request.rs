@@ -317,7 +317,16 @@ impl Conversation {
     /// The workload will send nothing more; what it asked for in full is still answered.
     pub(super) fn workload_gone(&mut self, wake: &mut Wake<'_>) {
         match core::mem::replace(&mut self.upload, Upload::Finished) {
-            // A cut head is no request. A record that is waited for still releases its act.
+            // A cut head is no request, and leaves its row.
+            Upload::Head(scan) if scan.begun() => {
+                let exchange = self.open_exchange(wake);
+                let refusal = Refusal::bad_request(match self.requests {
+                    1 => "the connection ended in the middle of its first message",
+                    _ => "the connection ended in the middle of a request head",
+                });
+                self.refuse(wake, exchange, Unread::nothing(false), refusal, Durability::Fast);
+            }
+            // A record that is waited for still releases its act.
             Upload::Head(_) | Upload::Finished => {}
             // The server must not take a part for the whole.
             Upload::Stream(_) => self.end(wake, Close::Reset),

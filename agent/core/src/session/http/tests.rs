@@ -615,6 +615,18 @@ fn ends_of_streams_are_kept_apart() {
     let mut stand = Stand::new(FakeJudge { needs: BODY, ..FakeJudge::default() });
     stand.workload(&request[..request.len() - 1]).input(Input::WorkloadClosed);
     assert_eq!((stand.up().as_str(), stand.out.close), ("", Some(Close::Finish)));
+    // One cut in its head neither, and both leave their rows.
+    for (before, reason) in [("", "of its first message"), (&*get("/"), "of a request head")] {
+        let mut stand = Stand::new(FakeJudge::default());
+        stand.workload(before).workload("GET /x HTTP/1.1\r\nHost").input(Input::WorkloadClosed);
+        assert_eq!(stand.up(), before);
+        if !before.is_empty() {
+            stand.server(ok("x"));
+        }
+        assert_eq!(stand.out.close, Some(Close::Finish));
+        assert_eq!(stand.story().last().unwrap(), "outcome denied 400");
+        assert!(stand.ledger.records.last().unwrap().reason.ends_with(reason));
+    }
     // Connection: close on either side.
     let mut stand = Stand::new(FakeJudge::default());
     stand.workload("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").server(ok("x"));
