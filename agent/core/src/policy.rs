@@ -151,7 +151,7 @@ pub struct TargetTls {
     pub mode: TlsMode,
     /// PEM file with extra roots for this target; the system's roots when empty.
     pub ca: String,
-    /// Name to verify instead of the client's; needed where the client gives none.
+    /// Name to verify instead of the client's; needed where the client gives none. It vouches for the names of the target.
     pub name: String,
 }
 
@@ -197,6 +197,8 @@ pub struct ConnectionJudgement {
     /// A rule needs what is inside TLS, or a credential goes in: terminate.
     pub terminate_tls: bool,
     pub tls: TargetTls,
+    /// Names of the destination that the certificate for `tls.name` proves as well: those of the target that says so.
+    pub stands_for: Vec<String>,
     pub login: Option<Arc<Inject>>,
     pub durability: Durability,
     pub would: Option<Would>,

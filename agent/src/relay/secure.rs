@@ -143,8 +143,8 @@ pub(crate) async fn terminate_in_band(
     terminate(connection, workload, bytes, &name, &judgement, &[]).await
 }
 
-/// The upstream leg, and the judgement now that its name counts. Only the name that was verified is learnt: where a policy
-/// sets another (`tls.name`), the client's SNI stays a claim.
+/// The upstream leg, and the judgement now that its name counts. Only the name that was verified is learnt, and where a
+/// policy sets it (`tls.name`) the names that its target declares; else the client's SNI stays a claim.
 async fn proved_leg(
     connection: &mut Connection,
     name: &LeafName,
@@ -152,7 +152,7 @@ async fn proved_leg(
     offers: &[Vec<u8>],
 ) -> Result<(UpstreamTls, ConnectionJudgement), (AlertDescription, Refusal)> {
     let server = upstream_leg(connection, name, &judgement, offers).await?;
-    connection.destination.learn(&server.name, Evidence::Certificate);
+    learn(connection, &server, &judgement);
     let proved = connection.judge(Protocol::Http);
     if proved.tls == judgement.tls || matches!(proved.verdict, Verdict::Deny { .. }) {
         return Ok((server, proved));
@@ -160,13 +160,20 @@ async fn proved_leg(
     // The proved name brought in a policy that wants the leg secured in its own way, so it gets such a leg.
     drop(server);
     let server = upstream_leg(connection, name, &proved, offers).await?;
-    connection.destination.learn(&server.name, Evidence::Certificate);
+    learn(connection, &server, &proved);
     let last = connection.judge(Protocol::Http);
     if last.tls != proved.tls {
         let words = "the policies for this destination do not settle on one `tls`";
         return Err((AlertDescription::InternalError, Refusal::Fault(words.into())));
     }
     Ok((server, last))
+}
+
+fn learn(connection: &mut Connection, server: &UpstreamTls, judgement: &ConnectionJudgement) {
+    connection.destination.learn(&server.name, Evidence::Certificate);
+    for name in &judgement.stands_for {
+        connection.destination.learn(name, Evidence::Certificate);
+    }
 }
 
 /// Dials and secures the server; on failure the alert that the server's fault would have caused the client.

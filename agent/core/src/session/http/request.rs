@@ -189,7 +189,7 @@ impl Conversation {
             );
         }
         if self.opening.tls && !self.proved(&exchange.host) {
-            return refused(421, "the Host field is not the name that the server's certificate proved");
+            return refused(421, WRONG_HOST);
         }
         None
     }
@@ -340,3 +340,6 @@ impl Conversation {
         }
     }
 }
+
+const WRONG_HOST: &str = "the Host field is not the name that the server's certificate proved, nor a `host` of the target \
+                          that sets `tls.name`";

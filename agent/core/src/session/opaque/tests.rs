@@ -84,6 +84,7 @@ fn conversation(verdict: Verdict, opaque: bool, durability: Durability) -> Conve
         login: None,
     };
     let judgement = ConnectionJudgement {
+        stands_for: Vec::new(),
         verdict,
         target: Arc::from("redis"),
         rule: Arc::from("cache"),
