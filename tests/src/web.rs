@@ -153,6 +153,7 @@ http {
     access_log @home@/access witness;
     client_max_body_size 64m;
     keepalive_requests 1000000;
+    gzip on; gzip_types application/json text/plain; gzip_min_length 1; gzip_proxied any;
     server {
         listen 127.0.0.1:@port@ backlog=4096; listen [::1]:@port@;
         listen 127.0.0.1:@tls_port@ ssl; listen [::1]:@tls_port@ ssl;
@@ -164,6 +165,7 @@ http {
             return 200 '{"id": 1, "name": "Ada Lovelace", "email": "ada@example.com", "ssn": "219-45-6789", "card": "4111 1111 1111 1111"}';
         }
         location = /text { default_type text/plain; return 200 'write to ada@example.com'; }
+        location = /events { default_type text/event-stream; return 200 'data: ada@example.com\n\n'; }
         location = /whoami { return 200 '{"authorization": "$http_authorization"}'; }
         location = /echo { proxy_pass http://127.0.0.1:@port@/sink; proxy_pass_request_headers on; }
         location = /sink { return 200 '{"got": "$request_length"}'; }

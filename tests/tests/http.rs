@@ -86,6 +86,25 @@ fn responses_arrive_masked_with_their_own_length() {
     assert!(rows[0]["masked"].to_string().contains("email"), "{rows:?}");
 }
 
+/// Clients go on offering codings; only where a mask has to read the answer, the server is asked to leave them out.
+#[test]
+fn answers_under_a_mask_come_uncompressed_and_say_so_when_they_cannot() {
+    let bench = bench("http-codings");
+    let ask = ["-i", "-H", "Accept-Encoding: gzip, deflate", &bench.url("/customers")];
+    let direct = Command::new("curl").arg("-sS").args(ask).output().unwrap();
+    assert!(String::from_utf8_lossy(&direct.stdout).contains("Content-Encoding: gzip"), "control");
+    let masked = bench.curl(&ask);
+    assert!(masked.out.contains("[EMAIL]") && !masked.out.contains("Content-Encoding"), "{masked:?}");
+
+    let refused = bench.curl(&["-w", "|%{http_code}", &bench.url("/events")]);
+    assert!(refused.out.ends_with("|502") && refused.out.contains("ask for a whole answer"), "{refused:?}");
+    assert!(refused.out.contains("because of hide-identifiers"), "{refused:?}");
+    let sql = "SELECT decision, status, reason FROM audit WHERE kind = 'outcome' AND path = '/events'";
+    let rows = bench.agent.audited(sql).unwrap();
+    assert_eq!((&rows[0]["decision"], &rows[0]["status"]), (&"denied".into(), &"502".into()), "{rows:?}");
+    assert!(rows[0]["reason"].as_str().unwrap().contains("event streams"), "{rows:?}");
+}
+
 #[test]
 fn request_bodies_leave_masked() {
     let bench = bench("http-request");

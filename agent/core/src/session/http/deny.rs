@@ -32,6 +32,12 @@ impl Refusal {
         Self::new(403, "weir_expired", rule, "nobody approved this request in time".into(), Decision::Expired)
     }
 
+    /// An answer that a rule has to read and weir cannot; `readers` are the rules.
+    pub(super) fn withheld(rule: &Arc<str>, why: &str, readers: &str) -> Self {
+        let message = format!("{why}. The answer is read because of {readers}");
+        Self::new(502, "weir_refused", rule, message.into(), Decision::Denied)
+    }
+
     /// The protocol allows it, weir does not read it: a control could not run.
     pub(super) fn refused(status: u16, rule: &Arc<str>, message: &'static str) -> Self {
         Self::new(status, "weir_refused", rule, message.into(), Decision::Denied)

@@ -135,6 +135,14 @@ impl Exchange {
         sent.chain(paths.map(|path| Cow::Borrowed(path.as_bytes())))
     }
 
+    /// The rules that have to read the answer.
+    pub(super) fn readers(&self) -> String {
+        let mut names: Vec<&str> = self.masks.response.iter().map(|mask| &*mask.rule).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() { String::from("a rule on responses") } else { names.join(", ") }
+    }
+
     pub(super) fn bodiless(&self) -> bool {
         self.method == "HEAD"
     }

@@ -473,10 +473,10 @@ fn secrets_split_over_chunks_are_masked() {
 #[test]
 fn answers_that_a_mask_cannot_read_are_withheld() {
     for (fields, body, reason) in [
-        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", "{}", "compressed"),
+        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", "{}", "asked not to"),
         ("Content-Type: application/octet-stream\r\n", "ab", "type"),
         ("", "ab", "type"),
-        ("Content-Type: text/event-stream\r\n", "data: x\n\n", "event streams"),
+        ("Content-Type: text/event-stream\r\n", "data: x\n\n", "ask for a whole answer"),
         ("Content-Type: application/json\r\n", "{\"a\":", "malformed"),
         ("Content-Type: application/json\r\n", "\"\\ud800\"", "malformed"),
         ("Content-Type: text/plain; charset=utf-16\r\n", "ab", "character set"),
@@ -491,6 +491,9 @@ fn answers_that_a_mask_cannot_read_are_withheld() {
             "{fields}: {}",
             stand.down()
         );
+        // It names the rule that wants to read, not the one that admitted the request.
+        assert!(stand.down().contains("read because of hide\""), "{}", stand.down());
+        assert!(stand.ledger.records.last().unwrap().reason.contains(reason));
         assert_eq!(stand.out.close, Some(Close::Finish));
     }
     let mut stand = Stand::new(responses());
@@ -509,6 +512,14 @@ fn under_masks_clients_cannot_ask_for_codings_or_slices() {
     let mut stand = Stand::new(responses());
     stand.workload("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nRange: bytes=0-1\r\nIf-Range: x\r\nX: y\r\n\r\n");
     assert_eq!(stand.up(), "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nAccept-Encoding: identity\r\n\r\n");
+    // Only there: what nothing has to read may come as it likes.
+    let mut stand = Stand::new(FakeJudge::default());
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate\r\n\r\n";
+    stand.workload(request);
+    assert_eq!(stand.up(), request);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxy";
+    stand.server(answer);
+    assert_eq!(stand.down(), answer);
 }
 
 #[test]
