@@ -29,7 +29,7 @@ mod problem;
 mod rule;
 mod spelling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use condition::when::Zone;
 pub use explain::{Explanation, FileTrace, RuleTrace, mask_name};
@@ -209,6 +209,20 @@ pub struct ConnectionJudgement {
 pub struct ProtectedColumns {
     /// Sorted by column; classes that the column's qualified name matches.
     pub columns: Vec<(Column, ClassId)>,
+}
+
+impl ConnectionJudgement {
+    /// A rule lets the connection pass whatever it says, and no other rule wants to read it.
+    #[must_use]
+    pub fn passes_unread(&self) -> bool {
+        self.passes_opaque() && !self.terminate_tls
+    }
+
+    /// A rule lets the connection pass where weir cannot read it.
+    #[must_use]
+    pub fn passes_opaque(&self) -> bool {
+        matches!(self.verdict, Verdict::Allow(_)) && self.opaque
+    }
 }
 
 impl Policy {

@@ -140,8 +140,8 @@ impl Connection {
 
     /// Plaintext HTTP: each request is judged, so that a denial is an answer and not a reset.
     fn http(&mut self, workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
-        if passes_unread(&self.judge(Protocol::Http)) {
-            return self.opaque(workload, bytes, "");
+        if self.judge(Protocol::Http).passes_unread() {
+            return self.opaque_as(Protocol::Http, workload, bytes);
         }
         Ok(Ready {
             session: Session::http(self.opening(false, None)),
@@ -156,7 +156,7 @@ impl Connection {
     /// HTTP/2 without TLS passes unread or not at all; its client is told to ask again in HTTP/1.1.
     async fn http2(&mut self, mut workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
         match self.unread("HTTP/2 without TLS is not built yet") {
-            Ok(judgement) => Ok(self.opaque_session(workload, bytes, judgement)),
+            Ok(judgement) => Ok(self.opaque_session(Protocol::Opaque, workload, bytes, judgement)),
             Err(refusal) => {
                 turn_to_http1(&mut workload).await;
                 Err(refusal)
@@ -167,13 +167,24 @@ impl Connection {
     /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
     pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
         let judgement = self.unread(why)?;
-        Ok(self.opaque_session(workload, bytes, judgement))
+        Ok(self.opaque_session(Protocol::Opaque, workload, bytes, judgement))
+    }
+
+    /// The same for what weir could read and no rule wants to.
+    pub(crate) fn opaque_as(
+        &mut self,
+        spoken: Protocol,
+        workload: Wire,
+        bytes: BytesMut,
+    ) -> Result<Ready, Refusal> {
+        let judgement = self.unread("no rule reads this connection")?;
+        Ok(self.opaque_session(spoken, workload, bytes, judgement))
     }
 
     fn unread(&self, why: &str) -> Result<ConnectionJudgement, Refusal> {
         let judgement = self.judge(Protocol::Opaque);
         let message = match &judgement.verdict {
-            Verdict::Allow(_) if judgement.opaque => return Ok(judgement),
+            Verdict::Allow(_) if judgement.passes_opaque() => return Ok(judgement),
             Verdict::Allow(_) | Verdict::Approve(_) => {
                 format!("{why}, and no rule allows opaque passage to this destination").into()
             }
@@ -182,9 +193,15 @@ impl Connection {
         Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message })
     }
 
-    fn opaque_session(&self, workload: Wire, first: BytesMut, judgement: ConnectionJudgement) -> Ready {
+    fn opaque_session(
+        &self,
+        spoken: Protocol,
+        workload: Wire,
+        first: BytesMut,
+        judgement: ConnectionJudgement,
+    ) -> Ready {
         Ready {
-            session: Session::opaque(self.opening(false, None), judgement),
+            session: Session::opaque(self.opening(false, None), judgement, spoken),
             protocol: Protocol::Opaque,
             workload,
             first,
@@ -271,11 +288,6 @@ impl Connection {
         }
         self.agent.append(&record);
     }
-}
-
-/// A rule lets the connection pass whatever it says, and no other rule wants to read it.
-pub(crate) fn passes_unread(judgement: &ConnectionJudgement) -> bool {
-    matches!(judgement.verdict, Verdict::Allow(_)) && judgement.opaque && !judgement.terminate_tls
 }
 
 /// Tells a client that began in HTTP/2 to ask again in HTTP/1.1, and ends the connection so that it can hear it.

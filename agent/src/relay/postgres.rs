@@ -10,7 +10,7 @@ use weir_core::action::Protocol;
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal, passes_unread};
+use super::connection::{Connection, Ready, Refusal};
 use super::rim::Leg;
 use super::secure;
 use super::sniffing::{First, first};
@@ -27,8 +27,8 @@ pub(crate) async fn open(
     mut opening: PostgresOpening,
 ) -> Result<Ready, Refusal> {
     let judgement = connection.judge(Protocol::Postgres);
-    if passes_unread(&judgement) {
-        return connection.opaque(workload, bytes, "");
+    if judgement.passes_unread() {
+        return connection.opaque_as(Protocol::Postgres, workload, bytes);
     }
     let gone = || Refusal::Gone { target: Arc::clone(&judgement.target), rule: Arc::clone(&judgement.rule) };
     let (mut asked_tls, mut asked_gss, mut tls) = (false, false, false);

@@ -10,7 +10,7 @@ use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal, passes_unread, turn_to_http1};
+use super::connection::{Connection, Ready, Refusal, turn_to_http1};
 use super::rim::{Leg, Route};
 use super::sniffing::{First, first};
 use crate::tls::{LeafName, Prefixed, Termination, alert};
@@ -32,8 +32,8 @@ pub(crate) async fn open(
         connection.destination.learn(name, Evidence::Claimed);
     }
     let judgement = connection.judge(Protocol::Tls);
-    if passes_unread(&judgement) {
-        return connection.opaque(workload, bytes, "");
+    if judgement.passes_unread() {
+        return connection.opaque_as(Protocol::Tls, workload, bytes);
     }
     if !matches!(judgement.verdict, Verdict::Allow(_)) && !judgement.needs_name {
         shout(&mut workload, AlertDescription::AccessDenied).await;
@@ -41,7 +41,7 @@ pub(crate) async fn open(
     }
     let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
     if offers.is_empty() && !alpn.is_empty() {
-        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+        if judgement.passes_opaque() {
             return connection.opaque(workload, bytes, "");
         }
         shout(&mut workload, AlertDescription::NoApplicationProtocol).await;

@@ -42,7 +42,7 @@ pub(super) fn compile(documents: &[Json], surroundings: &Surroundings) -> Result
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
-pub(super) fn policy(documents: &[Json]) -> Policy {
+pub(crate) fn policy(documents: &[Json]) -> Policy {
     compile(documents, &Surroundings::default()).unwrap_or_else(|problems| panic!("{}", problems.join("\n")))
 }
 

@@ -139,8 +139,8 @@ impl Conversation {
                 self.cut(wake);
                 0
             }
-            // Only PostgreSQL sessions ask for a login.
-            Input::LoggedIn(_) => 0,
+            // Only PostgreSQL sessions ask for a login; the next request is judged by the policy in force.
+            Input::LoggedIn(_) | Input::Policy => 0,
         };
         self.settle(wake);
         taken
