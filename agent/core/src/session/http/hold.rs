@@ -14,7 +14,7 @@ use super::exchange::{Exchange, Unread};
 use super::release::{Outgoing, Payload};
 use super::request::Upload;
 use super::verdict::Terms;
-use super::{Conversation, Waiting, Wake};
+use super::{Conversation, Waiting, Wake, record};
 use crate::approval::{Answer, Question};
 use crate::audit::{Decision, Durability, Kind};
 use crate::limits::QUESTION_BYTES;
@@ -80,6 +80,12 @@ impl Conversation {
             let refusal = Refusal::failed(&held.exchange.rule, "the request cannot be held");
             return self.refuse(wake, held.exchange, held.unread, refusal, held.terms.durability);
         };
+        // The classes are those of the request that was described last: this one.
+        let read_as = self
+            .classes
+            .as_ref()
+            .map(|(_, classes)| record::read_as(classes, &held.exchange))
+            .unwrap_or_default();
         let exchange = &mut held.exchange;
         exchange.approval_id = Question::id_of(&exchange.id);
         exchange.decision = Decision::Held;
@@ -91,7 +97,7 @@ impl Conversation {
             rule: exchange.rule.clone(),
             message: approval.message.clone(),
             by: approval.by.clone(),
-            summary: summary(exchange),
+            summary: summary(exchange, &read_as),
             effects: Vec::new(),
             relations: Vec::new(),
             asked_ns: wake.now.wall_ns,
@@ -182,10 +188,11 @@ impl Conversation {
 }
 
 /// The act in words. Paths are URI characters or decoded text: control characters are escaped.
-fn summary(exchange: &Exchange) -> String {
+fn summary(exchange: &Exchange, read_as: &str) -> String {
     let mut text = String::new();
-    for character in
-        [&exchange.method, " ", &exchange.host, &exchange.shown].into_iter().flat_map(|part| part.chars())
+    for character in [&exchange.method, " ", &exchange.host, &exchange.shown, read_as]
+        .into_iter()
+        .flat_map(|part| part.chars())
     {
         if text.len() >= QUESTION_BYTES {
             break;

@@ -129,6 +129,23 @@ pub(super) fn shown(classes: &ClassSet, exchange: &Exchange) -> String {
     text
 }
 
+/// How servers may read a path that was sent in another form, for an approver; empty where there is nothing to add.
+pub(super) fn read_as(classes: &ClassSet, exchange: &Exchange) -> String {
+    let mut text = String::new();
+    if exchange.sent_path.is_empty() && exchange.other_paths.is_empty() {
+        return text;
+    }
+    for path in core::iter::once(&exchange.path).chain(&exchange.other_paths) {
+        text.push_str(if text.is_empty() { " (read as " } else { " or " });
+        match veil(&*exchange.judge, classes, path) {
+            Some(veiled) => text.push_str(&veiled),
+            None => text.push_str(path),
+        }
+    }
+    text.push(')');
+    text
+}
+
 /// `None`: nothing protected was found.
 fn veil(judge: &dyn Judge, classes: &ClassSet, text: &str) -> Option<String> {
     if classes.0.is_empty() {

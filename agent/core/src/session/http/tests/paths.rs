@@ -36,3 +36,22 @@ fn rows_hold_no_protected_value_however_the_path_hides_it() {
         assert!(stand.down().contains("the path holds a protected value"), "{path}: {}", stand.down());
     }
 }
+
+#[test]
+fn an_approver_sees_the_path_as_sent_and_as_it_may_be_read() {
+    for (path, summary) in [
+        ("/approve/x", "GET 10.0.0.1/approve/x"),
+        (
+            "/approve/..%2fadmin?x=1",
+            "GET 10.0.0.1/approve/..%2fadmin?x=1 (read as /approve/..%2Fadmin or /admin)",
+        ),
+        ("/%61pprove%0a", "GET 10.0.0.1/%61pprove%0a (read as /approve\\n)"),
+    ] {
+        let mut stand = Stand::new(FakeJudge::default());
+        stand.workload(get(path));
+        assert_eq!(stand.asked[0].summary, summary);
+    }
+    let mut stand = Stand::new(FakeJudge::default());
+    stand.workload(get(&format!("/approve%2f{SECRET}")));
+    assert!(!stand.asked[0].summary.contains(SECRET), "{}", stand.asked[0].summary);
+}
