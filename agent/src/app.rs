@@ -10,6 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 use weir_core::audit::{Decision, Durability, Kind, Record};
 use weir_core::mask;
 use weir_core::policy::Policy;
@@ -56,6 +57,8 @@ pub struct Agent {
     shipper: Option<Shipper>,
     policy_problems: Arc<Mutex<Vec<String>>>,
     policy_changed: Arc<Notify>,
+    /// Wakes every connection that passes unread when another policy is in force.
+    policy_swapped: Arc<Notify>,
 }
 
 /// Runs the agent until SIGTERM, SIGINT or `weir detach`.
@@ -86,12 +89,14 @@ fn assemble(
     workloads: Arc<Workloads>,
 ) -> anyhow::Result<(Arc<Agent>, Live)> {
     let policy_problems = Arc::new(Mutex::new(Vec::new()));
-    let policy_changed = Arc::new(Notify::new());
+    let (policy_changed, policy_swapped) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let live = {
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
+        let swapped = Arc::clone(&policy_swapped);
         Live::start(&config.policies, bundle::surroundings(&config), move |reload| {
             let mut problems = problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *problems = note(&reload);
+            swapped.notify_waiters();
             notify.notify_one();
         })?
     };
@@ -122,6 +127,7 @@ fn assemble(
         shipper,
         policy_problems,
         policy_changed,
+        policy_swapped,
         config,
     };
     Ok((Arc::new(agent), live))
@@ -256,6 +262,11 @@ impl Agent {
             }
             self.look_names_up().await;
         }
+    }
+
+    /// Resolves when the policy changes after this call.
+    pub(crate) fn next_policy(&self) -> OwnedNotified {
+        Arc::clone(&self.policy_swapped).notified_owned()
     }
 
     pub(crate) fn enter(&self) {

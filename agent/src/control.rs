@@ -4,6 +4,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
@@ -15,10 +16,17 @@ use crate::config::Person;
 use crate::desk::Shown;
 
 pub mod client;
+mod seats;
 pub mod status;
+
+use seats::{Seat, Seats};
 
 /// Bytes of one request; longer ones are refused.
 const REQUEST_BYTES: u64 = 64 * 1024;
+/// How long it may take to tell a caller why it is turned away.
+const WORDS: Duration = Duration::from_millis(100);
+/// A caller that asks nothing for this long gives its seat up; one that watches may stay.
+const IDLE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -77,38 +85,55 @@ pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 
 /// Serves callers until the agent ends.
 pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
+    let seats = Seats::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let agent = Arc::clone(&agent);
-                tokio::spawn(async move {
-                    if let Err(fault) = converse(stream, &agent).await {
-                        tracing::debug!(%fault, "Control connection ended early.");
-                    }
-                });
-            }
+            Ok((stream, _)) => match admit(&stream, &agent, &seats) {
+                Ok((caller, seat)) => {
+                    let agent = Arc::clone(&agent);
+                    tokio::spawn(async move {
+                        if let Err(fault) = converse(stream, &caller, &agent).await {
+                            tracing::debug!(%fault, "Control connection ended early.");
+                        }
+                        drop(seat);
+                    });
+                }
+                Err(message) => turn_away(stream, message).await,
+            },
             Err(fault) => {
                 tracing::warn!(%fault, "Control socket cannot accept.");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn converse(stream: UnixStream, agent: &Agent) -> std::io::Result<()> {
-    let caller = Caller::of(&stream, agent);
+/// Labelled workloads, and callers for whom there is no seat, hear why before they ask.
+fn admit(stream: &UnixStream, agent: &Agent, seats: &Seats) -> Result<(Caller, Seat), String> {
+    let caller = Caller::of(stream, agent)?;
+    let seat = seats.take(caller.uid)?;
+    Ok((caller, seat))
+}
+
+/// The buffer of a new socket takes a line at once; a caller that is gone needs none.
+async fn turn_away(mut stream: UnixStream, message: String) {
+    let _ = tokio::time::timeout(WORDS, send(&mut stream, &Response::Refused { message })).await;
+}
+
+async fn converse(stream: UnixStream, caller: &Caller, agent: &Agent) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(REQUEST_BYTES)).lines();
-    while let Some(line) = lines.next_line().await? {
-        let response = match (serde_json::from_str::<Request>(&line), &caller) {
-            (_, Err(message)) => Response::Refused { message: message.clone() },
-            (Err(fault), Ok(_)) => {
-                Response::Refused { message: format!("this request is not understood: {fault}") }
+    while let Some(line) = tokio::time::timeout(IDLE, lines.next_line()).await?? {
+        let response = match serde_json::from_str::<Request>(&line) {
+            Err(fault) => Response::Refused { message: format!("this request is not understood: {fault}") },
+            Ok(Request::Watch) if caller.may_see_acts() => {
+                return tokio::select! {
+                    watched = watch(&mut write, agent) => watched,
+                    // It goes away, or has something else to say: watching is over.
+                    gone = lines.next_line() => gone.map(|_| ()),
+                };
             }
-            (Ok(Request::Watch), Ok(caller)) if caller.may_see_acts() => {
-                return watch(&mut write, agent).await;
-            }
-            (Ok(request), Ok(caller)) => answer(request, caller, agent).await,
+            Ok(request) => answer(request, caller, agent).await,
         };
         send(&mut write, &response).await?;
         if response == Response::Detached {

@@ -26,11 +26,21 @@ impl Web {
     /// nginx is not installed or does not come up.
     pub fn start(lab: &Lab) -> anyhow::Result<Web> {
         let home = lab.dir().join("web");
+        Self::start_with(lab, &Certificate::make(&home, &["localhost", "api.lab.test", "127.0.0.1"])?)
+    }
+
+    /// The same with a certificate of the caller's.
+    ///
+    /// # Errors
+    /// As [`Web::start`].
+    pub fn start_with(lab: &Lab, certificate: &Certificate) -> anyhow::Result<Web> {
+        let home = lab.dir().join("web");
         fs::create_dir_all(home.join("temp"))?;
-        let certificate = Certificate::make(&home, &["localhost", "api.lab.test", "127.0.0.1"])?;
         let (port, tls_port) = (free_port()?, free_port()?);
         let configuration = CONFIGURATION
             .replace("@home@", &home.display().to_string())
+            .replace("@certificate@", &certificate.certificate.display().to_string())
+            .replace("@key@", &certificate.key.display().to_string())
             .replace("@port@", &port.to_string())
             .replace("@tls_port@", &tls_port.to_string());
         fs::write(home.join("nginx.conf"), configuration)?;
@@ -44,7 +54,7 @@ impl Web {
         if !server.runs() {
             bail!("nginx did not start: {}", fs::read_to_string(home.join("output"))?);
         }
-        Ok(Web { _server: server, port, tls_port, log: home.join("access"), ca: certificate.ca })
+        Ok(Web { _server: server, port, tls_port, log: home.join("access"), ca: certificate.ca.clone() })
     }
 
     /// What the server saw: the outside witness of what really reached it.
@@ -143,10 +153,11 @@ http {
     access_log @home@/access witness;
     client_max_body_size 64m;
     keepalive_requests 1000000;
+    gzip on; gzip_types application/json text/plain; gzip_min_length 1; gzip_proxied any;
     server {
         listen 127.0.0.1:@port@ backlog=4096; listen [::1]:@port@;
         listen 127.0.0.1:@tls_port@ ssl; listen [::1]:@tls_port@ ssl;
-        ssl_certificate @home@/server.pem; ssl_certificate_key @home@/server-key.pem;
+        ssl_certificate @certificate@; ssl_certificate_key @key@;
         default_type application/json;
         location = /kilobyte { root @home@; default_type text/plain; }
         location = /searched { alias @home@/kilobyte; default_type text/plain; }
@@ -154,9 +165,11 @@ http {
             return 200 '{"id": 1, "name": "Ada Lovelace", "email": "ada@example.com", "ssn": "219-45-6789", "card": "4111 1111 1111 1111"}';
         }
         location = /text { default_type text/plain; return 200 'write to ada@example.com'; }
+        location = /events { default_type text/event-stream; return 200 'data: ada@example.com\n\n'; }
         location = /whoami { return 200 '{"authorization": "$http_authorization"}'; }
         location = /echo { proxy_pass http://127.0.0.1:@port@/sink; proxy_pass_request_headers on; }
         location = /sink { return 200 '{"got": "$request_length"}'; }
+        location /admin/ { return 200 '{"page": "admin"}'; }
         location / { return 200 '{"ok": true}'; }
     }
 }

@@ -85,11 +85,43 @@ fn what_is_no_known_protocol_is_refused() {
         hex(b"\0\xff\0\xff\0\xff\0\xff\0\xff\0\xff\0\xff\0\xff\n"),
         hex(b"GET  /two-spaces HTTP/1.1\r\nHost: x\r\n\r\n"),
         hex(b"GET /tab\tHTTP/1.1\r\nHost: x\r\n\r\n"),
+        // The first message is cut by the end of the connection.
+        hex(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03") + ".",
+        hex(b"\x16") + ".",
+        hex(b"GET /cut") + ".",
+        hex(b"GET /cut HTTP/1.1\r\nHost: x\r\n") + ".",
+        hex(b"PRI * HT") + ".",
         // A ClientHello's header, and then nothing.
         hex(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
         hex(&[0x16; 20_000]),
     ];
     refused("bad-unknown", policies::web, &forms);
+}
+
+#[test]
+fn a_connection_that_says_nothing_or_breaks_off_leaves_a_row() {
+    let lab = Lab::new("bad-silent").unwrap();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let setup =
+        Setup::default().policy("classes.yaml", policies::CLASSES).policy("p.yaml", &policies::web(port));
+    let agent = Agent::start(&lab, &setup).unwrap();
+    // An address that a policy targets, and one that none does.
+    let (port, other) = (port.to_string(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let other = other.local_addr().unwrap().port().to_string();
+    agent.run(&["python3", "-c", RAW, &port, "."]).unwrap();
+    agent.run(&["python3", "-c", RAW, &other, "."]).unwrap();
+    agent.run(&["python3", "-c", RAW, &port, &(hex(b"GET /cut") + ".")]).unwrap();
+    let row = |words: &str| {
+        let sql = format!("SELECT kind, decision, target FROM audit WHERE reason LIKE '%{words}%'");
+        let rows = agent.audited(&sql).unwrap();
+        assert_eq!((rows.len(), &rows[0]["kind"]), (1, &"connection".into()), "{words}: {rows:?}");
+        (rows[0]["decision"].clone(), rows[0]["target"].clone())
+    };
+    assert_eq!(row("before it asked for anything"), ("allowed".into(), "web".into()));
+    assert_eq!(row("no policy targets"), ("denied".into(), "".into()));
+    assert_eq!(row("ended in the middle of its first message").0, "denied");
+    assert!(nobody_came(&server));
 }
 
 /// A relay that passes the client's bytes on one by one. It prints its port and serves until it is ended.

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -286,4 +287,28 @@ fn strangers_may_not_dial_the_listener_and_workloads_may_not_ask_the_agent() {
     }
     bench.assert_open();
     assert_eq!(bench.curl("/text"), "write to [EMAIL]");
+}
+
+/// Callers that hold the control socket are counted; the next one hears why it is not served, and those that go are forgotten.
+#[test]
+fn the_control_socket_serves_so_many_callers_and_no_more() {
+    let mut bench = bench("callers");
+    let control = bench.agent().control.clone();
+    let watch = || {
+        let mut caller = UnixStream::connect(&control).unwrap();
+        caller.write_all(b"{\"op\": \"watch\"}\n").unwrap();
+        let mut line = String::new();
+        BufReader::new(caller.try_clone().unwrap()).read_line(&mut line).unwrap();
+        (caller, line)
+    };
+    let (callers, answers): (Vec<_>, Vec<_>) = (0..64).map(|_| watch()).unzip();
+    assert!(answers.iter().all(|line| line.contains("approvals")), "{answers:?}");
+    let refused = bench.agent().weir(&["status"]).unwrap();
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.err.contains("serves 64 callers already"), "{refused:?}");
+    // What is relayed needs no seat.
+    assert_eq!(bench.curl("/text"), "write to [EMAIL]");
+    drop(callers);
+    until("the agent answers again", || bench.agent().weir(&["status"]).is_ok_and(|done| done.code == 0))
+        .unwrap();
 }

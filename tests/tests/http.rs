@@ -20,11 +20,14 @@ struct Bench {
 }
 
 fn bench(name: &str) -> Bench {
+    bench_under(name, |port| policies::web(port) + ORDERS)
+}
+
+fn bench_under(name: &str, policy: impl FnOnce(u16) -> String) -> Bench {
     let lab = Lab::new(name).unwrap();
     let web = Web::start(&lab).unwrap();
-    let setup = Setup::default()
-        .policy("classes.yaml", policies::CLASSES)
-        .policy("web.yaml", &(policies::web(web.port) + ORDERS));
+    let setup =
+        Setup::default().policy("classes.yaml", policies::CLASSES).policy("web.yaml", &policy(web.port));
     let agent = Agent::start(&lab, &setup).unwrap();
     Bench { agent, web, _lab: lab }
 }
@@ -83,6 +86,25 @@ fn responses_arrive_masked_with_their_own_length() {
     assert!(rows[0]["masked"].to_string().contains("email"), "{rows:?}");
 }
 
+/// Clients go on offering codings; only where a mask has to read the answer, the server is asked to leave them out.
+#[test]
+fn answers_under_a_mask_come_uncompressed_and_say_so_when_they_cannot() {
+    let bench = bench("http-codings");
+    let ask = ["-i", "-H", "Accept-Encoding: gzip, deflate", &bench.url("/customers")];
+    let direct = Command::new("curl").arg("-sS").args(ask).output().unwrap();
+    assert!(String::from_utf8_lossy(&direct.stdout).contains("Content-Encoding: gzip"), "control");
+    let masked = bench.curl(&ask);
+    assert!(masked.out.contains("[EMAIL]") && !masked.out.contains("Content-Encoding"), "{masked:?}");
+
+    let refused = bench.curl(&["-w", "|%{http_code}", &bench.url("/events")]);
+    assert!(refused.out.ends_with("|502") && refused.out.contains("ask for a whole answer"), "{refused:?}");
+    assert!(refused.out.contains("because of hide-identifiers"), "{refused:?}");
+    let sql = "SELECT decision, status, reason FROM audit WHERE kind = 'outcome' AND path = '/events'";
+    let rows = bench.agent.audited(sql).unwrap();
+    assert_eq!((&rows[0]["decision"], &rows[0]["status"]), (&"denied".into(), &"502".into()), "{rows:?}");
+    assert!(rows[0]["reason"].as_str().unwrap().contains("event streams"), "{rows:?}");
+}
+
 #[test]
 fn request_bodies_leave_masked() {
     let bench = bench("http-request");
@@ -119,6 +141,50 @@ fn a_denied_path_is_answered_and_the_connection_lives_on() {
     assert_eq!(rows[0]["decision"], "denied", "{rows:?}");
     assert_eq!((&rows[0]["rule"], &rows[0]["path"]), (&"no-admin".into(), &"/admin/users".into()));
     assert!(rows.iter().all(|row| row["upstream_bytes"] == 0), "{rows:?}");
+}
+
+/// What package registries and forges send passes as it came; what servers read in two ways is judged in both.
+#[test]
+fn encoded_slashes_pass_and_lead_round_no_rule() {
+    let bench = bench_under("http-slashes", |port| {
+        let every = "http: {method: [GET, HEAD, POST]}";
+        let some =
+            "http: {method: [GET], path: [\"/@scope*\", \"/api/v4/projects/*\", \"/x*\", \"/admin*\"]}";
+        policies::web(port).replace(every, some)
+    });
+    let get = |path: &str| bench.curl(&["--path-as-is", "-w", "|%{http_code}", &bench.url(path)]).out;
+    for path in ["/@scope%2fname", "/api/v4/projects/group%2Fproject?x=1", "/x/a%5Cb", "/x/a%252fb"] {
+        assert_eq!(get(path), "{\"ok\": true}|200", "{path}");
+        assert!(bench.seen(path).contains(&format!("GET {path} 200")));
+    }
+    let sql = "SELECT path FROM audit WHERE kind = 'outcome' AND path LIKE '%scope%'";
+    assert_eq!(bench.agent.audited(sql).unwrap()[0]["path"], "/@scope%2fname");
+    // One reading of this is outside what is allowed.
+    assert!(get("/x/..%2fother").ends_with("|403"));
+
+    let round = [
+        "/x/..%2fadmin/y",
+        "/x/%2e%2e%2Fadmin/y",
+        "/admin%2fusers",
+        "/x\\..\\admin/y",
+        "/x/..%5cadmin%5cy",
+        "/x/a%2fb\\..\\..\\admin/y",
+        "/admin;v=1/users",
+    ];
+    for path in round {
+        let answer = get(path);
+        assert!(answer.ends_with("|403") && answer.contains("no-admin"), "{path}: {answer}");
+    }
+    get("/x/last");
+    let seen = bench.seen("/x/last");
+    assert!(!seen.contains("admin"), "{seen}");
+    // Control: without weir the same paths arrive, and the server takes some of them for the admin pages.
+    for path in round {
+        let mut curl = Command::new("curl");
+        let direct = done(curl.args(["-sS", "--path-as-is", &bench.url(path)]).output().unwrap()).unwrap();
+        let page = if round[..3].contains(&path) { "{\"page\": \"admin\"}" } else { "{\"ok\": true}" };
+        assert_eq!(direct.out, page, "{path}: {direct:?}");
+    }
 }
 
 #[test]
@@ -158,11 +224,16 @@ fn http2_without_tls_is_refused_with_a_reason() {
     let bench = bench("http-h2");
     let answer = bench.curl(&["--http2-prior-knowledge", &bench.url("/h2")]);
     assert_ne!(answer.code, 0, "{answer:?}");
-    let rows = bench
-        .agent
-        .audited("SELECT decision, reason FROM audit WHERE kind = 'connection' AND reason LIKE '%HTTP/2%'")
-        .unwrap();
+    let sql = "SELECT decision, reason FROM audit WHERE kind = 'connection' AND reason LIKE '%HTTP/2%'";
+    let rows = bench.agent.audited(sql).unwrap();
     assert_eq!(rows[0]["decision"], "denied", "{rows:?}");
+    // What the client is told, frame by frame, up to an orderly end.
+    let frames = bench.agent.run(&["python3", "-c", HTTP2, &bench.web.port.to_string()]).unwrap();
+    let lines: Vec<&str> = frames.out.lines().collect();
+    assert_eq!(lines[0], "4 0 b''", "SETTINGS: {frames:?}");
+    let required = "7 0 b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\rweir reads HTTP/1.1";
+    assert!(lines[1].starts_with(required), "GOAWAY: {frames:?}");
+    assert_eq!(lines[2..], ["end"], "{frames:?}");
     bench.curl(&[&bench.url("/after")]);
     assert!(!bench.seen("GET /after").contains("h2"));
 }
@@ -203,6 +274,18 @@ fn ambiguous_requests_are_refused() {
         bench.agent.audit("SELECT reason FROM audit WHERE kind = 'verdict' AND rule = 'protocol'").unwrap();
     assert_eq!(rows.len(), forms.len(), "{rows:?}");
 }
+
+/// Opens like an HTTP/2 client and prints the type, stream and payload of each frame that comes.
+const HTTP2: &str = r"
+import socket, struct, sys
+with socket.create_connection(('127.0.0.1', int(sys.argv[1])), timeout=30) as s:
+    s.sendall(b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes.fromhex('000000040000000000'))
+    frames = s.makefile('rb')
+    while head := frames.read(9):
+        high, low, kind, flags, stream = struct.unpack('>BHBBI', head)
+        print(kind, stream, frames.read(high << 16 | low))
+    print('end')
+";
 
 /// Sends each argument on a connection of its own and prints the first line of the answer.
 const RAW: &str = r"

@@ -1,7 +1,8 @@
 //! Protocols that weir does not speak: refused and recorded by default, relayed and metered where a rule says so.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
+use std::process::Stdio;
 
 use weir_tests::process::until;
 use weir_tests::{Agent, Done, Lab, Setup};
@@ -71,4 +72,50 @@ print(s.recv(100))";
     let rows =
         agent.audit("SELECT decision, reason FROM audit WHERE kind = 'connection' AND decision = 'denied'");
     assert_eq!(rows.unwrap().len(), 1);
+}
+
+/// Connects, prints the banner, and waits for what comes of the connection.
+const WAITS: &str = "import socket,sys
+s = socket.create_connection(('127.0.0.1', int(sys.argv[1])), 10); s.settimeout(60)
+print(s.recv(100).decode().strip(), flush=True)
+try: print('ended', s.recv(100))
+except ConnectionResetError: print('reset')";
+
+#[test]
+fn an_open_passage_ends_with_the_rule_that_let_it_pass() {
+    let lab = Lab::new("opaque-reload").unwrap();
+    let port = banner_server();
+    let rule =
+        format!("{{name: smtp, match: {{dst: {{host: 127.0.0.1, port: {port}}}}}, then: {{opaque: allow}}}}");
+    let setup = policy(port, &rule);
+    let agent = Agent::start(&lab, &setup).unwrap();
+    let mut command = agent.app(&["python3", "-c", WAITS, &port.to_string()]).unwrap();
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "220 lab ready");
+
+    let in_force = |text: &str| {
+        let sha = || agent.weir(&["status", "--json"]).unwrap().out;
+        let before = sha();
+        let digest = |status: &str| {
+            let status: serde_json::Value = serde_json::from_str(status).unwrap();
+            status["policy"].to_string()
+        };
+        std::fs::write(agent.policies.join("mail.yaml"), text).unwrap();
+        until("the change is in force", || digest(&sha()) != digest(&before)).unwrap();
+    };
+    let text = &setup.policies[0].1;
+    // A change that lets it pass by another rule leaves it alone: the row below names the second change only.
+    in_force(&text.replace("name: smtp", "name: mail"));
+
+    in_force(&text.replace("opaque: allow", "deny: closed"));
+    assert_eq!(lines.next().unwrap(), "reset");
+    child.wait().unwrap();
+    let sql = "SELECT kind, decision, reason FROM audit WHERE reason LIKE 'the policy has changed%'";
+    let rows = agent.audited(sql).unwrap();
+    assert_eq!(
+        (rows.len(), &rows[0]["kind"], &rows[0]["decision"]),
+        (1, &"outcome".into(), &"denied".into())
+    );
+    assert!(rows[0]["reason"].as_str().unwrap().contains("closed"), "{rows:?}");
 }

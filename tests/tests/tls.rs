@@ -141,6 +141,31 @@ fn names_that_disagree_and_clients_that_distrust_get_nowhere() {
     assert!(!bench.web.seen().unwrap().contains("fronted"));
 }
 
+/// The target says by which name its server proves itself; clients go on using the target's own.
+#[test]
+fn a_server_may_prove_itself_by_another_name() {
+    let lab = Lab::new("tls-name").unwrap();
+    let files = Certificate::make(&lab.dir().join("lb"), &["lb.lab.test"]).unwrap();
+    let web = Web::start_with(&lab, &files).unwrap();
+    let policy = policies::api(web.tls_port, files.ca.to_str().unwrap(), "rustls, name: lb.lab.test");
+    let setup = Setup::default().policy("api.yaml", &policy).secret("api", KEY);
+    let agent = Agent::start(&lab, &setup).unwrap();
+    let bench = Bench { agent, web, lab };
+    let curl = ["curl", "-sS", "--max-time", "30", "-w", "|%{http_code}"];
+    let answer = bench.run(&[&curl[..], &[&bench.url("/named")]].concat());
+    assert_eq!(answer.out, "{\"ok\": true}|200", "{answer:?}");
+    assert!(bench.line("/named").contains(KEY));
+    let fronted = bench.run(&[&curl[..], &["-H", "Host: elsewhere.test", &bench.url("/fronted")]].concat());
+    assert!(fronted.out.ends_with("|421") && fronted.out.contains("tls.name"), "{fronted:?}");
+    // The name that was verified is not one of the target's: no rule is for it.
+    let other = bench.run(&[&curl[..], &["-H", "Host: lb.lab.test", &bench.url("/other")]].concat());
+    assert!(other.out.ends_with("|403"), "{other:?}");
+    bench.run(&[&curl[..], &[&bench.url("/last")]].concat());
+    bench.line("/last");
+    let seen = bench.web.seen().unwrap();
+    assert!(!seen.contains("fronted") && !seen.contains("other"), "{seen}");
+}
+
 #[test]
 fn a_server_that_does_not_verify_gets_no_request_and_no_key() {
     let bench = bench("tls-unverified", "rustls", |lab, _| other(lab));

@@ -64,6 +64,11 @@ pub struct Request<'a> {
     pub host: &'a str,
     /// Normalised path: percent-decoded once, dot segments removed, no query.
     pub path: &'a str,
+    /// The path's other readings, where servers differ (encoded slashes, backslashes): a rule that restricts needs one
+    /// of all, a rule that admits needs every one.
+    pub other_paths: &'a [String],
+    /// The path as sent: what dot segments take away leaves the host all the same.
+    pub sent_path: &'a str,
     /// Query as sent, without `?`; empty when absent.
     pub query: &'a str,
     /// Body bytes where a rule needs them (see `Policy::needs`), else `None`.

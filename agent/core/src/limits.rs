@@ -23,6 +23,15 @@ pub const HTTP_CHUNK_LINE_BYTES: usize = 256;
 pub const HTTP_BODY_BYTES: usize = 8 * 1024 * 1024;
 /// The rest of a refused request's body is read and dropped up to this size, so that the connection stays usable.
 pub const HTTP_DRAIN_BYTES: usize = 1024 * 1024;
+/// A request head that has begun must end within this time; slower clients hold a connection on purpose (slow loris).
+/// Connections that are idle between requests have all the time they want.
+pub const HTTP_HEAD_NS: u64 = 30 * 1_000_000_000;
+/// A request body that weir holds for a rule, or reads to drop it, gets this long, and beyond it the time that its bytes
+/// take at the slowest bearable rate. With `HTTP_BODY_BYTES` this bounds what a stalled client can make weir hold, and for
+/// how long (17 minutes for 8 MiB). A body that streams to the server holds no memory while it stalls, and has no deadline.
+pub const HTTP_BODY_NS: u64 = 30 * 1_000_000_000;
+/// The slowest bearable rate: 8 KiB a second.
+pub const HTTP_BODY_BYTE_NS: u64 = 1_000_000_000 / (8 * 1024);
 /// Requests of one connection that may wait for their answers (pipelining).
 pub const HTTP_PIPELINE: usize = 64;
 

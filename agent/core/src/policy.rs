@@ -29,7 +29,7 @@ mod problem;
 mod rule;
 mod spelling;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use condition::when::Zone;
 pub use explain::{Explanation, FileTrace, RuleTrace, mask_name};
@@ -175,7 +175,7 @@ pub struct TargetTls {
     pub mode: TlsMode,
     /// PEM file with extra roots for this target; the system's roots when empty.
     pub ca: String,
-    /// Name to verify instead of the client's; needed where the client gives none.
+    /// Name to verify instead of the client's; needed where the client gives none. It vouches for the names of the target.
     pub name: String,
 }
 
@@ -221,6 +221,8 @@ pub struct ConnectionJudgement {
     /// A rule needs what is inside TLS, or a credential goes in: terminate.
     pub terminate_tls: bool,
     pub tls: TargetTls,
+    /// Names of the destination that the certificate for `tls.name` proves as well: those of the target that says so.
+    pub stands_for: Vec<String>,
     pub login: Option<Arc<Inject>>,
     pub durability: Durability,
     pub would: Option<Would>,
@@ -231,6 +233,20 @@ pub struct ConnectionJudgement {
 pub struct ProtectedColumns {
     /// Sorted by column; classes that the column's qualified name matches.
     pub columns: Vec<(Column, ClassId)>,
+}
+
+impl ConnectionJudgement {
+    /// A rule lets the connection pass whatever it says, and no other rule wants to read it.
+    #[must_use]
+    pub fn passes_unread(&self) -> bool {
+        self.passes_opaque() && !self.terminate_tls
+    }
+
+    /// A rule lets the connection pass where weir cannot read it.
+    #[must_use]
+    pub fn passes_opaque(&self) -> bool {
+        matches!(self.verdict, Verdict::Allow(_)) && self.opaque
+    }
 }
 
 impl Policy {

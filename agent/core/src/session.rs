@@ -56,10 +56,16 @@ impl Session {
         Self { conversation: Conversation::Http(http::Conversation::new(opening).into()) }
     }
 
-    /// Passage without understanding, for a destination whose rule says `opaque: allow`; metered.
+    /// Passage without understanding, for a destination whose rule says `opaque: allow`; metered. `spoken` is what the
+    /// connection could be read as, if a rule wanted to.
     #[must_use]
-    pub fn opaque(opening: Opening, judgement: crate::policy::ConnectionJudgement) -> Self {
-        Self { conversation: Conversation::Opaque(opaque::Conversation::new(opening, judgement).into()) }
+    pub fn opaque(
+        opening: Opening,
+        judgement: crate::policy::ConnectionJudgement,
+        spoken: crate::action::Protocol,
+    ) -> Self {
+        let conversation = opaque::Conversation::new(opening, judgement, spoken);
+        Self { conversation: Conversation::Opaque(conversation.into()) }
     }
 
     /// Advances the connection. Returns how many of the input's bytes were consumed; the caller keeps the rest and
@@ -127,8 +133,10 @@ pub enum Input<'a> {
     Answered(Answer),
     /// PostgreSQL injection: weir is logged in; the server's messages from the first ParameterStatus to ReadyForQuery.
     LoggedIn(Vec<u8>),
-    /// `deadline` has passed.
+    /// `wake_at` has passed.
     Tick,
+    /// Another policy is in force. Acts are judged by it from now on; what passes unread is judged anew at once.
+    Policy,
     /// Nothing more will be read or sent, whatever is still open: the session writes the rows it owes.
     Cut,
 }

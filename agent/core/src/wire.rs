@@ -2,6 +2,7 @@
 //! It refuses to know policy: what a message means is put into `action` by the session.
 
 pub mod http1;
+pub mod http2;
 pub mod json;
 pub mod postgres;
 pub mod tls;

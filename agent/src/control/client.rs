@@ -28,7 +28,8 @@ impl Client {
     pub fn ask(&mut self, request: &Request) -> anyhow::Result<Response> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).context("the agent went away")?;
+        // An agent that turns callers away says why before it is asked, and closes: its words are still to be read.
+        let _ = self.stream.get_mut().write_all(&line);
         self.next()
     }
 

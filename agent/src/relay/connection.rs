@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use weir_core::action::{Context, Protocol};
 use weir_core::audit::{Decision, Kind, Record};
@@ -16,6 +16,7 @@ use weir_core::limits::{SERVER_FIRST_NS, SNIFF_NS};
 use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::{Opening, Session};
 use weir_core::sniff::Sniffed;
+use weir_core::wire::http2;
 use weir_sql::PgGrammar;
 
 use super::pump::{End, Ended, Pump};
@@ -50,8 +51,10 @@ pub(crate) enum Refusal {
     /// The server or this host failed.
     #[error("{0}")]
     Fault(String),
-    #[error("the client went away before it said anything")]
-    Gone,
+    #[error("the client went away before it asked for anything")]
+    Gone { target: Arc<str>, rule: Arc<str> },
+    #[error("the connection ended in the middle of its first message")]
+    Cut,
     /// It was let through to the server, and asked for nothing.
     #[error("the client went away after the TLS handshake, before its first request")]
     Unused { target: Arc<str>, rule: Arc<str> },
@@ -80,6 +83,27 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     }
 }
 
+impl Refusal {
+    /// A connection that policy does not let through; `what` is for the verdict that no rule has words for.
+    pub(crate) fn denied(judgement: ConnectionJudgement, what: &str) -> Refusal {
+        let message = match judgement.verdict {
+            Verdict::Deny { message } => message,
+            Verdict::Allow(_) | Verdict::Approve(_) => format!("{what} cannot be held for approval").into(),
+        };
+        Refusal::Denied { target: judgement.target, rule: judgement.rule, message }
+    }
+
+    /// A connection that was not used: allowed in vain, or denied in vain.
+    pub(crate) fn gone(judgement: ConnectionJudgement) -> Refusal {
+        match judgement.verdict {
+            Verdict::Deny { .. } => Refusal::denied(judgement, ""),
+            Verdict::Allow(_) | Verdict::Approve(_) => {
+                Refusal::Gone { target: judgement.target, rule: judgement.rule }
+            }
+        }
+    }
+}
+
 impl Connection {
     async fn open(&mut self, mut workload: Wire) -> Result<Ready, Refusal> {
         let early = self.judge(Protocol::Opaque);
@@ -98,9 +122,7 @@ impl Connection {
                 secure::open(self, workload, bytes, sni, alpn).await
             }
             First::Known(Sniffed::Http1, bytes) => self.http(workload, bytes),
-            First::Known(Sniffed::Http2, bytes) => {
-                self.opaque(workload, bytes, "HTTP/2 without TLS is not built yet")
-            }
+            First::Known(Sniffed::Http2, bytes) => self.http2(workload, bytes).await,
             First::Known(Sniffed::Ssh, bytes) => self.opaque(workload, bytes, "SSH cannot be read"),
             First::Known(Sniffed::Malformed(why), _) => Err(Refusal::Violation(why.into())),
             First::Known(Sniffed::Unknown | Sniffed::More, bytes) => {
@@ -110,19 +132,16 @@ impl Connection {
                 self.opaque(workload, BytesMut::new(), "the client waits for the server to speak")
             }
             First::Stalled(bytes) => self.opaque(workload, bytes, "the first message did not end in time"),
-            First::Gone => match early.verdict {
-                Verdict::Deny { message } if denied => {
-                    Err(Refusal::Denied { target: early.target, rule: early.rule, message })
-                }
-                Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => Err(Refusal::Gone),
-            },
+            First::Gone => Err(Refusal::gone(early)),
+            First::Cut if denied => Err(Refusal::denied(early, "the connection")),
+            First::Cut => Err(Refusal::Cut),
         }
     }
 
     /// Plaintext HTTP: each request is judged, so that a denial is an answer and not a reset.
     fn http(&mut self, workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
-        if passes_unread(&self.judge(Protocol::Http)) {
-            return self.opaque(workload, bytes, "");
+        if self.judge(Protocol::Http).passes_unread() {
+            return self.opaque_as(Protocol::Http, workload, bytes);
         }
         Ok(Ready {
             session: Session::http(self.opening(false, None)),
@@ -134,32 +153,61 @@ impl Connection {
         })
     }
 
-    /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
-    pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
-        let judgement = self.judge(Protocol::Opaque);
-        match &judgement.verdict {
-            Verdict::Allow(_) if judgement.opaque => {}
-            Verdict::Allow(_) | Verdict::Approve(_) => {
-                let words = format!("{why}, and no rule allows opaque passage to this destination");
-                return Err(Refusal::Denied {
-                    target: judgement.target,
-                    rule: judgement.rule,
-                    message: words.into(),
-                });
-            }
-            Verdict::Deny { message } => {
-                let message = Arc::clone(message);
-                return Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message });
+    /// HTTP/2 without TLS passes unread or not at all; its client is told to ask again in HTTP/1.1.
+    async fn http2(&mut self, mut workload: Wire, bytes: BytesMut) -> Result<Ready, Refusal> {
+        match self.unread("HTTP/2 without TLS is not built yet") {
+            Ok(judgement) => Ok(self.opaque_session(Protocol::Opaque, workload, bytes, judgement)),
+            Err(refusal) => {
+                turn_to_http1(&mut workload).await;
+                Err(refusal)
             }
         }
-        Ok(Ready {
-            session: Session::opaque(self.opening(false, None), judgement),
+    }
+
+    /// Passage without understanding, where a rule allows it for this destination; else refused with `why`.
+    pub(crate) fn opaque(&mut self, workload: Wire, bytes: BytesMut, why: &str) -> Result<Ready, Refusal> {
+        let judgement = self.unread(why)?;
+        Ok(self.opaque_session(Protocol::Opaque, workload, bytes, judgement))
+    }
+
+    /// The same for what weir could read and no rule wants to.
+    pub(crate) fn opaque_as(
+        &mut self,
+        spoken: Protocol,
+        workload: Wire,
+        bytes: BytesMut,
+    ) -> Result<Ready, Refusal> {
+        let judgement = self.unread("no rule reads this connection")?;
+        Ok(self.opaque_session(spoken, workload, bytes, judgement))
+    }
+
+    fn unread(&self, why: &str) -> Result<ConnectionJudgement, Refusal> {
+        let judgement = self.judge(Protocol::Opaque);
+        let message = match &judgement.verdict {
+            Verdict::Allow(_) if judgement.passes_opaque() => return Ok(judgement),
+            Verdict::Allow(_) | Verdict::Approve(_) => {
+                format!("{why}, and no rule allows opaque passage to this destination").into()
+            }
+            Verdict::Deny { message } => Arc::clone(message),
+        };
+        Err(Refusal::Denied { target: judgement.target, rule: judgement.rule, message })
+    }
+
+    fn opaque_session(
+        &self,
+        spoken: Protocol,
+        workload: Wire,
+        first: BytesMut,
+        judgement: ConnectionJudgement,
+    ) -> Ready {
+        Ready {
+            session: Session::opaque(self.opening(false, None), judgement, spoken),
             protocol: Protocol::Opaque,
             workload,
-            first: bytes,
+            first,
             server: None,
             leg: Leg::Plain,
-        })
+        }
     }
 
     pub(crate) fn judge(&self, protocol: Protocol) -> ConnectionJudgement {
@@ -229,23 +277,29 @@ impl Connection {
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }
-            Refusal::Unused { target, rule } => {
+            // Nothing was asked for, so nothing was refused.
+            Refusal::Gone { target, rule } | Refusal::Unused { target, rule } => {
                 record.decision = Decision::Allowed;
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }
-            Refusal::Violation(_) => record.rule = "protocol".into(),
+            Refusal::Violation(_) | Refusal::Cut => record.rule = "protocol".into(),
             Refusal::Fault(_) => record.decision = Decision::Failed,
-            // Nothing was asked for, so nothing was refused.
-            Refusal::Gone => return,
         }
         self.agent.append(&record);
     }
 }
 
-/// A rule lets the connection pass whatever it says, and no other rule wants to read it.
-pub(crate) fn passes_unread(judgement: &ConnectionJudgement) -> bool {
-    matches!(judgement.verdict, Verdict::Allow(_)) && judgement.opaque && !judgement.terminate_tls
+/// Tells a client that began in HTTP/2 to ask again in HTTP/1.1, and ends the connection so that it can hear it.
+pub(crate) async fn turn_to_http1(workload: &mut Wire) {
+    let frames = http2::http11_required(
+        "weir reads HTTP/1.1, not HTTP/2: ask again in HTTP/1.1, or let a rule allow opaque passage (`opaque: allow`)",
+    );
+    finish_on_drop(workload.tcp());
+    // A client that is gone needs no words.
+    if workload.write_all(&frames).await.is_ok() && workload.shutdown().await.is_ok() {
+        linger(workload).await;
+    }
 }
 
 /// Reads on until the workload's FIN, within bounds: closing a socket with unread bytes would send a reset, which can

@@ -10,7 +10,7 @@ use weir_core::action::Protocol;
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal, passes_unread};
+use super::connection::{Connection, Ready, Refusal};
 use super::rim::Leg;
 use super::secure;
 use super::sniffing::{First, first};
@@ -27,9 +27,10 @@ pub(crate) async fn open(
     mut opening: PostgresOpening,
 ) -> Result<Ready, Refusal> {
     let judgement = connection.judge(Protocol::Postgres);
-    if passes_unread(&judgement) {
-        return connection.opaque(workload, bytes, "");
+    if judgement.passes_unread() {
+        return connection.opaque_as(Protocol::Postgres, workload, bytes);
     }
+    let gone = || Refusal::Gone { target: Arc::clone(&judgement.target), rule: Arc::clone(&judgement.rule) };
     let (mut asked_tls, mut asked_gss, mut tls) = (false, false, false);
     loop {
         let asked_before = match opening {
@@ -46,11 +47,11 @@ pub(crate) async fn open(
             return Err(Refusal::Violation("bytes follow the request for encryption".into()));
         }
         if opening == PostgresOpening::SslRequest && judgement.login.is_some() {
-            answer(&mut workload, b'S').await?;
+            answer(&mut workload, b'S').await.map_err(|_| gone())?;
             workload = secure::terminate_in_band(connection, workload).await?;
             tls = true;
         } else {
-            answer(&mut workload, b'N').await?;
+            answer(&mut workload, b'N').await.map_err(|_| gone())?;
         }
         (opening, bytes) = match first(&mut workload, bytes, None).await {
             First::Known(Sniffed::Postgres(next), bytes) => (next, bytes),
@@ -69,7 +70,8 @@ pub(crate) async fn open(
                         .into(),
                 ));
             }
-            First::Gone => return Err(Refusal::Gone),
+            First::Gone => return Err(gone()),
+            First::Cut => return Err(Refusal::Cut),
         };
     }
     Ok(Ready {
@@ -82,7 +84,7 @@ pub(crate) async fn open(
     })
 }
 
-async fn answer(workload: &mut Wire, byte: u8) -> Result<(), Refusal> {
-    workload.write_all(&[byte]).await.map_err(|_| Refusal::Gone)?;
-    workload.flush().await.map_err(|_| Refusal::Gone)
+async fn answer(workload: &mut Wire, byte: u8) -> std::io::Result<()> {
+    workload.write_all(&[byte]).await?;
+    workload.flush().await
 }

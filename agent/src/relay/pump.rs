@@ -225,7 +225,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         true
     }
 
-    /// Slow answers: dial, login, ledger, desk, timer. True when one arrived.
+    /// Slow answers: dial, login, ledger, policy, desk, timer. True when one arrived.
     fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut arrived = self.poll_dialled(cx);
         if let Some(logging_in) = &mut self.logging_in
@@ -244,6 +244,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         if let Poll::Ready(recorded) = self.host.poll_recorded(cx) {
             arrived = true;
             self.feed(Input::Recorded(recorded));
+        }
+        if self.host.poll_policy(cx).is_ready() {
+            arrived = true;
+            self.feed(Input::Policy);
         }
         // Before the answer: one that comes when time is up comes too late.
         if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {

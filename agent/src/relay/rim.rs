@@ -5,11 +5,13 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
+use tokio::sync::futures::OwnedNotified;
 use tokio::sync::oneshot;
 use weir_core::action::Protocol;
 use weir_core::approval::{Answer, Question};
@@ -48,6 +50,8 @@ pub(crate) struct Rim {
     protocol: Protocol,
     pending: Option<Pending>,
     question: Option<(Question, oneshot::Receiver<Answer>)>,
+    /// The next change of policy, for what passes unread.
+    swapped: Option<Pin<Box<OwnedNotified>>>,
     /// Why the server could not be reached, for the closing record.
     pub(crate) fault: Rc<RefCell<Option<String>>>,
 }
@@ -80,6 +84,7 @@ impl Rim {
             protocol,
             pending: None,
             question: None,
+            swapped: (protocol == Protocol::Opaque).then(|| Box::pin(connection.agent.next_policy())),
             fault: Rc::default(),
         }
     }
@@ -224,9 +229,16 @@ impl Surroundings for Rim {
 
     fn poll_recorded(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receipt, String>> {
         let Some(pending) = &mut self.pending else { return Poll::Pending };
-        let recorded = std::task::ready!(std::pin::Pin::new(pending).poll(cx));
+        let recorded = std::task::ready!(Pin::new(pending).poll(cx));
         self.pending = None;
         Poll::Ready(recorded)
+    }
+
+    fn poll_policy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(swapped) = &mut self.swapped else { return Poll::Pending };
+        std::task::ready!(swapped.as_mut().poll(cx));
+        *swapped = Box::pin(self.agent.next_policy());
+        Poll::Ready(())
     }
 
     fn ask(&mut self, question: Question) {

@@ -10,12 +10,14 @@ use weir_core::policy::{ConnectionJudgement, Verdict};
 use weir_core::session::Session;
 use weir_core::sniff::{PostgresOpening, Sniffed};
 
-use super::connection::{Connection, Ready, Refusal, passes_unread};
+use super::connection::{Connection, Ready, Refusal, turn_to_http1};
 use super::rim::{Leg, Route};
 use super::sniffing::{First, first};
 use crate::tls::{LeafName, Prefixed, Termination, alert};
 use crate::upstream::{UpstreamTls, Wire};
 
+/// As messages name it.
+const TLS: &str = "a TLS connection";
 /// What weir can read inside TLS today (ALPN protocol ids).
 const SPOKEN: [&[u8]; 2] = [b"http/1.1", b"postgresql"];
 
@@ -30,16 +32,16 @@ pub(crate) async fn open(
         connection.destination.learn(name, Evidence::Claimed);
     }
     let judgement = connection.judge(Protocol::Tls);
-    if passes_unread(&judgement) {
-        return connection.opaque(workload, bytes, "");
+    if judgement.passes_unread() {
+        return connection.opaque_as(Protocol::Tls, workload, bytes);
     }
     if !matches!(judgement.verdict, Verdict::Allow(_)) && !judgement.needs_name {
         shout(&mut workload, AlertDescription::AccessDenied).await;
-        return Err(denied(judgement));
+        return Err(Refusal::denied(judgement, TLS));
     }
     let offers: Vec<Vec<u8>> = alpn.iter().filter(|id| SPOKEN.contains(&id.as_slice())).cloned().collect();
     if offers.is_empty() && !alpn.is_empty() {
-        if judgement.opaque && matches!(judgement.verdict, Verdict::Allow(_)) {
+        if judgement.passes_opaque() {
             return connection.opaque(workload, bytes, "");
         }
         shout(&mut workload, AlertDescription::NoApplicationProtocol).await;
@@ -60,7 +62,7 @@ pub(crate) async fn open(
     };
     if let Verdict::Deny { .. } = judgement.verdict {
         shout(&mut workload, AlertDescription::AccessDenied).await;
-        return Err(denied(judgement));
+        return Err(Refusal::denied(judgement, TLS));
     }
     let chosen: Vec<&[u8]> = server.alpn.as_deref().into_iter().collect();
     let mut workload = terminate(connection, workload, bytes, &name, &judgement, &chosen).await?;
@@ -75,6 +77,11 @@ pub(crate) async fn open(
         }),
         // The server has seen a handshake, so there is a row.
         First::Gone => Err(Refusal::Unused { target: judgement.target, rule: judgement.rule }),
+        First::Cut => Err(Refusal::Cut),
+        First::Known(Sniffed::Http2, _) => {
+            turn_to_http1(&mut workload).await;
+            Err(Refusal::Violation("HTTP/2 inside TLS that was not negotiated (ALPN)".into()))
+        }
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("what comes inside TLS is no HTTP/1".into()))
         }
@@ -110,7 +117,8 @@ async fn direct_postgres(
                 leg: Leg::Postgres { tls: judgement.tls, asked: true, login: true },
             })
         }
-        First::Gone => Err(Refusal::Gone),
+        First::Gone => Err(Refusal::gone(judgement)),
+        First::Cut => Err(Refusal::Cut),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             Err(Refusal::Violation("no PostgreSQL start-up packet follows".into()))
         }
@@ -124,7 +132,8 @@ pub(crate) async fn terminate_in_band(
 ) -> Result<Wire, Refusal> {
     let (sni, bytes) = match first(&mut workload, BytesMut::new(), None).await {
         First::Known(Sniffed::Tls { sni, .. }, bytes) => (sni, bytes),
-        First::Gone => return Err(Refusal::Gone),
+        First::Gone => return Err(Refusal::gone(connection.judge(Protocol::Postgres))),
+        First::Cut => return Err(Refusal::Cut),
         First::Known(..) | First::Silent | First::Stalled(_) => {
             return Err(Refusal::Violation("no ClientHello follows the request for TLS".into()));
         }
@@ -134,8 +143,8 @@ pub(crate) async fn terminate_in_band(
     terminate(connection, workload, bytes, &name, &judgement, &[]).await
 }
 
-/// The upstream leg, and the judgement now that its name counts. Only the name that was verified is learnt: where a policy
-/// sets another (`tls.name`), the client's SNI stays a claim.
+/// The upstream leg, and the judgement now that its name counts. Only the name that was verified is learnt, and where a
+/// policy sets it (`tls.name`) the names that its target declares; else the client's SNI stays a claim.
 async fn proved_leg(
     connection: &mut Connection,
     name: &LeafName,
@@ -143,7 +152,7 @@ async fn proved_leg(
     offers: &[Vec<u8>],
 ) -> Result<(UpstreamTls, ConnectionJudgement), (AlertDescription, Refusal)> {
     let server = upstream_leg(connection, name, &judgement, offers).await?;
-    connection.destination.learn(&server.name, Evidence::Certificate);
+    learn(connection, &server, &judgement);
     let proved = connection.judge(Protocol::Http);
     if proved.tls == judgement.tls || matches!(proved.verdict, Verdict::Deny { .. }) {
         return Ok((server, proved));
@@ -151,13 +160,20 @@ async fn proved_leg(
     // The proved name brought in a policy that wants the leg secured in its own way, so it gets such a leg.
     drop(server);
     let server = upstream_leg(connection, name, &proved, offers).await?;
-    connection.destination.learn(&server.name, Evidence::Certificate);
+    learn(connection, &server, &proved);
     let last = connection.judge(Protocol::Http);
     if last.tls != proved.tls {
         let words = "the policies for this destination do not settle on one `tls`";
         return Err((AlertDescription::InternalError, Refusal::Fault(words.into())));
     }
     Ok((server, last))
+}
+
+fn learn(connection: &mut Connection, server: &UpstreamTls, judgement: &ConnectionJudgement) {
+    connection.destination.learn(&server.name, Evidence::Certificate);
+    for name in &judgement.stands_for {
+        connection.destination.learn(name, Evidence::Certificate);
+    }
 }
 
 /// Dials and secures the server; on failure the alert that the server's fault would have caused the client.
@@ -203,14 +219,6 @@ fn leaf_name(connection: &Connection, sni: Option<&str>) -> Result<LeafName, Ref
     let address = connection.destination.ip().to_string();
     LeafName::parse(sni.unwrap_or(&address))
         .ok_or_else(|| Refusal::Violation("the client asks for a server name that is none".into()))
-}
-
-fn denied(judgement: ConnectionJudgement) -> Refusal {
-    let message = match judgement.verdict {
-        Verdict::Deny { message } => message,
-        Verdict::Allow(_) | Verdict::Approve(_) => "TLS connections cannot be held for approval".into(),
-    };
-    Refusal::Denied { target: judgement.target, rule: judgement.rule, message }
 }
 
 /// Tells the client why, in TLS's own words, before the reset.

@@ -16,8 +16,10 @@ pub(crate) enum First {
     Silent,
     /// The client began a message and did not finish it in time, or it is too long.
     Stalled(BytesMut),
-    /// The client went away without a word, or in the middle of one.
+    /// The client went away without a word.
     Gone,
+    /// The client went away in the middle of its first message.
+    Cut,
 }
 
 /// `patience`: nanoseconds after which silence is an answer (the server may speak first, or the destination is denied
@@ -55,7 +57,7 @@ pub(crate) async fn first<S: AsyncRead + Unpin>(
             Ok(Ok(count)) if count > 0 => {}
             // The session says what it misses.
             Ok(_) if partial => return First::Known(sniff(&bytes), bytes),
-            Ok(_) => return First::Gone,
+            Ok(_) => return First::Cut,
             Err(_) => return First::Stalled(bytes),
         }
     }

@@ -1,11 +1,12 @@
 //! Judges a connection before its acts: may it be opened, must it be read, who logs in.
 //! It refuses nothing that an act could still decide better, and passes nothing unread without a rule that says so.
 
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::condition::{Facts, Part, Side, Test};
-use super::host::Reach;
+use super::host::{Host, Reach};
 use super::judge::untargeted;
 use super::outcome::{Choice, contradiction};
 use super::rule::{Mode, PolicyFile, Rule, Stage, Then};
@@ -53,6 +54,7 @@ pub(super) fn judge(policy: &Policy, context: &Context<'_>) -> ConnectionJudgeme
         (None, false) => Durability::Fast,
     };
     ConnectionJudgement {
+        stands_for: stands_for(context, &own, &tls),
         target: policy.file_name(opened.file.or(files.first().map(|(file, _)| *file))),
         terminate_tls: !opened.opaque || reads_content(policy, context, &files) || login.is_some(),
         needs_name: needs_name(policy, context),
@@ -173,6 +175,26 @@ fn settings(
         Some(message) => Err(message.into()),
         None => Ok((tls, logins.into_iter().next())),
     }
+}
+
+/// A target that verifies its server by another name (`tls.name`) vouches with it for the names that it declares itself.
+fn stands_for(context: &Context<'_>, files: &[&PolicyFile], tls: &TargetTls) -> Vec<String> {
+    if tls.name.is_empty() {
+        return Vec::new();
+    }
+    let port = context.destination.port();
+    let declares = |name: &str| {
+        let patterns = files.iter().filter(|file| file.tls == *tls).flat_map(|file| &file.target.hosts);
+        patterns.into_iter().any(|pattern| {
+            pattern.port.is_none_or(|own| own == port)
+                && match pattern.host {
+                    Host::Name(_) | Host::Below(_) => pattern.host.is_name(name),
+                    Host::Any | Host::Address(_) | Host::Network(..) => false,
+                }
+        })
+    };
+    let names = context.destination.names().iter().map(|name| &name.host);
+    names.filter(|name| declares(name)).cloned().collect()
 }
 
 /// Before a name is claimed any may turn out to be right; afterwards only a claimed one, by a certificate.

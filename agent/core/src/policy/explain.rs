@@ -181,6 +181,7 @@ fn facts_of(context: &Context<'_>, action: &Action<'_>) -> Vec<(String, String)>
         }
         Action::Http(request) => {
             facts.push(("request", format!("{} {} (host {})", request.method, request.path, request.host)));
+            facts.push(("also read as", request.other_paths.join(" or ")));
             let body =
                 request.body.map_or_else(|| "not read".to_owned(), |body| format!("{} bytes", body.len()));
             facts.push(("body", body));

@@ -42,7 +42,7 @@ pub(super) fn compile(documents: &[Json], surroundings: &Surroundings) -> Result
         .map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
 
-pub(super) fn policy(documents: &[Json]) -> Policy {
+pub(crate) fn policy(documents: &[Json]) -> Policy {
     compile(documents, &Surroundings::default()).unwrap_or_else(|problems| panic!("{}", problems.join("\n")))
 }
 
@@ -102,7 +102,7 @@ impl World {
 
     pub(super) fn http(&self, policy: &Policy, method: &str, path: &str, body: Option<&[u8]>) -> Judgement {
         let host = self.destination.host().unwrap_or_default();
-        let request = Request { method, host, path, query: "", body };
+        let request = Request { method, host, path, other_paths: &[], sent_path: path, query: "", body };
         policy.judge(&self.context(), &Action::Http(&request))
     }
 }

@@ -27,6 +27,7 @@ mod form;
 mod hold;
 mod inject;
 mod judge;
+mod patience;
 pub(super) mod record;
 mod refuse;
 mod release;
@@ -53,6 +54,8 @@ pub struct Conversation {
     classes: Option<(Arc<dyn Judge>, ClassSet)>,
     /// A record that is not on the disk yet: everything stops until it is.
     waiting: Option<Waiting>,
+    /// Since when the workload is about what it has begun.
+    clock: patience::Clock,
     requests: u64,
     /// The server has sent something on this connection.
     heard: bool,
@@ -92,6 +95,7 @@ impl Conversation {
             blank: Blank::default(),
             classes: None,
             waiting: None,
+            clock: patience::Clock::default(),
             requests: 0,
             heard: false,
             workload_closed: false,
@@ -135,8 +139,8 @@ impl Conversation {
                 self.cut(wake);
                 0
             }
-            // Only PostgreSQL sessions ask for a login.
-            Input::LoggedIn(_) => 0,
+            // Only PostgreSQL sessions ask for a login; the next request is judged by the policy in force.
+            Input::LoggedIn(_) | Input::Policy => 0,
         };
         self.settle(wake);
         taken
@@ -162,6 +166,7 @@ impl Conversation {
         let stopped = self.waiting.is_some();
         // While a human decides the workload is still read: its going away makes the question moot.
         wake.out.pause_workload = stopped || full(wake.out.to_server.as_slice()) || self.pipeline_full();
+        wake.out.wake_at = self.due(wake);
         wake.out.pause_server = stopped || full(wake.out.to_workload.as_slice());
     }
 
@@ -210,7 +215,6 @@ impl Conversation {
         self.waiting = None;
         self.upload = Upload::Finished;
         self.download = Download::default();
-        wake.out.wake_at = None;
         wake.out.close = Some(close);
         for exchange in core::mem::take(&mut self.exchanges) {
             // The connection is over whatever the ledger says.

@@ -1,14 +1,15 @@
 //! One connection that weir does not understand and a rule lets through (`opaque: allow`): relayed, metered, recorded.
-//! It refuses to relay without that rule, and to relay before the verdict's record is written.
+//! It refuses to relay without that rule, also when the rule goes away later, and before the verdict's record is written.
 
 use alloc::format;
 use alloc::string::String;
 
 use super::http::record::Log;
 use super::{Act, Appended, Close, Host, Input, Now, Opening, Outbox};
+use crate::action::{Context, Protocol};
 use crate::audit::{Decision, Durability, Kind, Receipt};
 use crate::limits::QUEUE_BYTES;
-use crate::policy::{ConnectionJudgement, Verdict};
+use crate::policy::{ConnectionJudgement, Policy, Verdict};
 
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,8 @@ mod tests;
 /// A metered passage. It begins with its first input, whichever side that comes from.
 #[derive(Debug)]
 pub struct Conversation {
+    opening: Opening,
+    spoken: Protocol,
     log: Log,
     state: State,
     decision: Decision,
@@ -37,13 +40,15 @@ enum State {
 
 impl Conversation {
     #[must_use]
-    pub fn new(opening: Opening, judgement: ConnectionJudgement) -> Self {
+    pub fn new(opening: Opening, judgement: ConnectionJudgement, spoken: Protocol) -> Self {
         let mut log = Log::new(&opening, "opaque");
         let record = log.record();
         record.request_id = format!("{}-1", opening.session_id);
         record.target = String::from(&*judgement.target);
         record.rule = String::from(&*judgement.rule);
         Self {
+            opening,
+            spoken,
             log,
             state: State::Fresh(judgement),
             decision: Decision::Allowed,
@@ -56,13 +61,65 @@ impl Conversation {
     }
 
     pub fn handle(&mut self, now: Now, input: Input<'_>, host: &mut dyn Host, out: &mut Outbox) -> usize {
-        if let State::Fresh(_) = self.state {
+        let fresh = matches!(self.state, State::Fresh(_));
+        if fresh || matches!(input, Input::Policy) {
             let policy = host.policy();
-            let record = self.log.record();
-            record.policy_commit = String::from(policy.commit());
-            record.policy_sha = String::from(policy.sha());
+            self.reconsider(&policy, now, host, out);
+            if fresh {
+                let record = self.log.record();
+                record.policy_commit = String::from(policy.commit());
+                record.policy_sha = String::from(policy.sha());
+            }
         }
         self.advance(now, input, host, out)
+    }
+
+    /// Judges the connection by the policy in force: what it does not let through any more ends here, unsent bytes and all.
+    fn reconsider(&mut self, policy: &Policy, now: Now, host: &mut dyn Host, out: &mut Outbox) {
+        let Some(judgement) = self.refused_by(policy, now) else { return };
+        match &mut self.state {
+            // It changed since the connection was judged: `begin` refuses.
+            State::Fresh(judged) => *judged = judgement,
+            State::Waiting(_) | State::Open(_) => {
+                let why = match &judgement.verdict {
+                    Verdict::Deny { message } => message,
+                    Verdict::Allow(_) | Verdict::Approve(_) => {
+                        "no rule lets the connection pass unread any more"
+                    }
+                };
+                let record = self.log.record();
+                record.reason = format!("the policy has changed: {why}");
+                record.rule = String::from(&*judgement.rule);
+                record.target = String::from(&*judgement.target);
+                record.policy_commit = String::from(policy.commit());
+                record.policy_sha = String::from(policy.sha());
+                self.decision = Decision::Denied;
+                self.close(now, host, out);
+                out.to_server.sent(usize::MAX);
+                out.to_workload.sent(usize::MAX);
+                out.close = Some(Close::Reset);
+            }
+            State::Ended => {}
+        }
+    }
+
+    /// The judgement that refuses the passage. One that weir could read passes unread only where no rule wants to read it.
+    fn refused_by(&self, policy: &Policy, now: Now) -> Option<ConnectionJudgement> {
+        let judge = |protocol| {
+            policy.connection(&Context {
+                identity: &self.opening.identity,
+                destination: &self.opening.destination,
+                protocol,
+                database: "",
+                login: "",
+                wall_ns: now.wall_ns,
+            })
+        };
+        let mut judgement = judge(Protocol::Opaque);
+        if self.spoken != Protocol::Opaque {
+            judgement.opaque &= judge(self.spoken).passes_unread();
+        }
+        (!judgement.passes_opaque()).then_some(judgement)
     }
 
     fn advance(&mut self, now: Now, input: Input<'_>, host: &mut dyn Host, out: &mut Outbox) -> usize {
@@ -84,12 +141,13 @@ impl Conversation {
             }
             Input::Cut => {
                 if let State::Open(_) = &self.state {
+                    self.log.record().reason.clear();
                     self.close(now, host, out);
                 }
                 self.state = State::Ended;
                 0
             }
-            Input::Answered(_) | Input::LoggedIn(_) | Input::Tick => 0,
+            Input::Answered(_) | Input::LoggedIn(_) | Input::Tick | Input::Policy => 0,
         };
         self.settle(now, host, out);
         taken
@@ -171,6 +229,7 @@ impl Conversation {
             out.finish_server = self.workload_closed;
             out.finish_workload = self.server_closed;
             if self.workload_closed && self.server_closed {
+                self.log.record().reason.clear();
                 self.close(now, host, out);
             }
         }
@@ -185,7 +244,6 @@ impl Conversation {
         record.kind = Kind::Outcome;
         record.decision = self.decision;
         record.durability = Durability::Fast;
-        record.reason.clear();
         (record.bytes_up, record.bytes_down, record.upstream_bytes) = (self.up, self.down, self.up);
         record.duration_us = now.mono_ns.saturating_sub(self.started) / 1_000;
         // The passage is over whatever the ledger says.

@@ -198,6 +198,8 @@ impl Conversation {
             Input::Tick if self.phase == Phase::Start => self.opening_is_late(&mut turn),
             Input::Tick => self.tick(&mut turn),
             Input::Cut => self.cut(&mut turn),
+            // The next statement is judged by it.
+            Input::Policy => 0,
         };
         self.waiting = self.waiting.filter(|wait| self.still_waits(*wait));
         let out = turn.out;

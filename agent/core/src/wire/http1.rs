@@ -4,6 +4,7 @@
 mod chunked;
 mod framing;
 mod head;
+mod path;
 mod request;
 mod response;
 mod target;
@@ -13,9 +14,10 @@ mod tests;
 
 pub use framing::{Body, Framing, Step};
 pub use head::{Field, Fields, HeadScan, Version, tokens};
+pub use path::Readings;
 pub use request::{RequestHead, Upgrade};
 pub use response::ResponseHead;
-pub use target::{Authority, Target, normalise};
+pub use target::{Authority, Target};
 
 /// How a peer broke the protocol. The text is fixed: it never carries bytes of the message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -50,9 +52,7 @@ pub enum Violation {
     TargetForm,
     #[error("the path holds a percent-encoding that cannot be read")]
     PercentEncoding,
-    #[error(
-        "the path can be read in two ways (encoded slash, backslash, NUL, or a dot segment with parameters)"
-    )]
+    #[error("the path cannot be read like every server (encoded NUL, or a dot segment with parameters)")]
     AmbiguousPath,
     #[error("HTTP/1.1 needs a Host field")]
     NoHost,

@@ -8,6 +8,7 @@ use weir_core::action::{Context, Protocol, Request};
 use weir_core::destination::{Destination, Evidence};
 use weir_core::identity::{Class, Identity, Process};
 use weir_core::sql::{Catalog, Table, TableColumn};
+use weir_core::wire::http1::Readings;
 
 use crate::config::Config;
 
@@ -98,6 +99,8 @@ pub(super) struct Line {
     method: String,
     host: String,
     path: String,
+    other_paths: Vec<String>,
+    sent_path: String,
     query: String,
 }
 
@@ -118,19 +121,30 @@ impl Line {
         };
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let path = if path.is_empty() { "/" } else { path };
-        if !path.starts_with('/')
-            || path.contains('%')
-            || path.split('/').any(|part| matches!(part, "." | ".."))
-        {
-            bail!(
-                "write the path {path:?} as policies see it: decoded, without dot segments, beginning with `/`"
-            );
+        if !path.starts_with('/') {
+            bail!("the path {path:?} does not begin with `/`");
         }
-        Ok(Line { method: method.to_ascii_uppercase(), host, path: path.into(), query: query.into() })
+        let readings = Readings::of(path).map_err(|violation| anyhow::anyhow!("{path:?}: {violation}"))?;
+        Ok(Line {
+            method: method.to_ascii_uppercase(),
+            host,
+            path: readings.path,
+            other_paths: readings.others,
+            sent_path: path.into(),
+            query: query.into(),
+        })
     }
 
     pub(super) fn request<'a>(&'a self, body: Option<&'a [u8]>) -> Request<'a> {
-        Request { method: &self.method, host: &self.host, path: &self.path, query: &self.query, body }
+        Request {
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            other_paths: &self.other_paths,
+            sent_path: &self.sent_path,
+            query: &self.query,
+            body,
+        }
     }
 }
 

@@ -92,6 +92,9 @@ impl Surroundings for Fake {
         self.pending = false;
         Poll::Ready(Ok(Receipt::issue(1)))
     }
+    fn poll_policy(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
     fn ask(&mut self, question: Question) {
         self.seen.borrow_mut().desk.push(format!("ask {}", question.id));
     }

@@ -1,10 +1,11 @@
 //! HTTP/1: a head is found at the same place however it arrives, and a chunked body has one content however it is cut.
 
-use weir_core::wire::http1::{Body, Framing, HeadScan, RequestHead, ResponseHead};
+use weir_core::wire::http1::{Body, Framing, HeadScan, Readings, RequestHead, ResponseHead};
 
 pub const HEADS: &[&[u8]] = &[
     b"GET /a?b=c HTTP/1.1\r\nHost: a.example\r\nAccept: */*\r\n\r\n",
     b"POST http://a.example/x HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\nhello",
+    b"GET /x/..%2fadmin%5c\\y;v=1/%252f?q HTTP/1.1\r\nHost: a\r\n\r\n",
     b"PUT / HTTP/1.1\r\nHost: [::1]:80\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok",
     b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\n\r\n",
@@ -32,11 +33,22 @@ pub fn heads(bytes: &[u8]) {
     if let Ok(request) = RequestHead::parse(head) {
         assert_eq!(request.bytes(), head);
         assert!(request.fields().count() <= weir_core::limits::HTTP_FIELDS);
+        readings(request.target.parts().0);
     }
     for to_head in [false, true] {
         if let Ok(response) = ResponseHead::parse(head, to_head) {
             assert_eq!(response.bytes(), head);
         }
+    }
+}
+
+/// Every reading of a path is in normal form.
+fn readings(path: &str) {
+    let Ok(readings) = Readings::of(path) else { return };
+    assert!(readings.others.len() < 16 && !readings.others.contains(&readings.path));
+    for reading in readings.others.iter().chain(path.starts_with('/').then_some(&readings.path)) {
+        assert!(reading.starts_with('/') && !reading.contains("//"), "{path}: {reading}");
+        assert!(!reading.split('/').any(|segment| matches!(segment, "." | "..")), "{path}: {reading}");
     }
 }
 

@@ -14,7 +14,14 @@ pub(super) fn method(methods: &[String], request: Option<&Request<'_>>) -> Truth
 }
 
 pub(super) fn path(paths: &[PathGlob], request: Option<&Request<'_>>) -> Truth {
-    Truth::of(request.is_some_and(|request| paths.iter().any(|path| path.matches(request.path))))
+    let Some(request) = request else { return Truth::No };
+    let matches = |reading: &str| paths.iter().any(|path| path.matches(reading));
+    let first = matches(request.path);
+    match request.other_paths.iter().all(|other| matches(other) == first) {
+        true => Truth::of(first),
+        // Which way the server reads it is not known.
+        false => Truth::Unknown,
+    }
 }
 
 pub(super) fn host(hosts: &[Host], request: Option<&Request<'_>>, destination: &Destination) -> Truth {

@@ -127,6 +127,10 @@ impl Texts {
 
 fn of_request(request: &Request<'_>) -> Vec<Vec<u8>> {
     let mut spellings = alloc::vec![request.path.as_bytes().to_vec(), request.query.as_bytes().to_vec()];
+    spellings.extend(request.other_paths.iter().map(|path| path.as_bytes().to_vec()));
+    if request.sent_path != request.path {
+        spellings.push(spelling::percent_decoded(request.sent_path.as_bytes()));
+    }
     spellings.push(spelling::percent_decoded(request.query.as_bytes()));
     spellings.extend(request.body.map(spelling::of_body).unwrap_or_default());
     spellings

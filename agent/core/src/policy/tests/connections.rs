@@ -100,3 +100,34 @@ fn policies_that_contradict_each_other_refuse() {
     let same = open(&policy(&[file("x", "u1"), file("y", "u1")]), &World::new(Protocol::Postgres, &[]));
     assert!(admitted(&same));
 }
+
+/// `tls.name` proves the names that its own target declares, and no others.
+#[test]
+fn a_certificate_by_another_name_stands_for_the_names_of_its_target() {
+    let file = |host: Json| {
+        json!({"policy": "api", "target": {"protocol": "http", "host": host},
+            "tls": {"name": "lb.example"}, "rules": [{"name": "a", "match": {}, "then": "allow"}]})
+    };
+    let world = |names: &[(&str, Evidence)]| World::new(Protocol::Tls, &[]).to("10.0.0.9:443", names);
+    let looked_up = world(&[("api.example", Evidence::LookedUp), ("elsewhere.example", Evidence::Claimed)]);
+    for (host, expected) in [
+        (json!(["api.example:443"]), vec!["api.example"]),
+        (json!(["*.example"]), vec!["api.example", "elsewhere.example"]),
+        (json!(["api.example", "other.example"]), vec!["api.example"]),
+        (json!(["api.example:444", "10.0.0.9"]), vec![]),
+        (json!(["10.0.0.9"]), vec![]),
+        (json!(["*"]), vec![]),
+    ] {
+        let judgement = open(&policy(&[file(host.clone())]), &looked_up);
+        assert!(admitted(&judgement), "{host}");
+        assert_eq!(judgement.stands_for, expected, "{host}");
+    }
+    // The workload's word alone brings in no target.
+    let claimed = world(&[("api.example", Evidence::Claimed)]);
+    assert!(open(&policy(&[file(json!(["api.example"]))]), &claimed).stands_for.is_empty());
+    // Nor does another target vouch.
+    let plain = json!({"policy": "plain", "target": {"protocol": "http", "host": "*.example"},
+        "rules": [{"name": "b", "match": {}, "then": "allow"}]});
+    let judgement = open(&policy(&[file(json!(["10.0.0.9"])), plain]), &looked_up);
+    assert!(admitted(&judgement) && judgement.stands_for.is_empty());
+}

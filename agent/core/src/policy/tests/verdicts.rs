@@ -219,7 +219,15 @@ fn responses_are_denied_only_by_response_rules() {
     let policy = policy(&[api(rules)]);
     let world = World::new(Protocol::Http, &[]);
     assert_eq!(told(&world.http(&policy, "GET", "/", Some(b""))).0, "allow");
-    let request = Request { method: "GET", host: "", path: "/", query: "", body: Some(b"") };
+    let request = Request {
+        method: "GET",
+        host: "",
+        path: "/",
+        other_paths: &[],
+        sent_path: "/",
+        query: "",
+        body: Some(b""),
+    };
     let judge = |status, body: &[u8]| {
         let response = Response { request, status, body: Some(body) };
         policy.judge(&world.context(), &Action::Response(&response)).rule.to_string()
@@ -279,7 +287,15 @@ fn names_that_are_only_claimed_restrict_and_never_admit() {
     let restricts = policy(&[named(deny), wide(allow)]);
     assert_eq!(told(&claimed.http(&restricts, "GET", "/", None)), ("deny", "d"));
     // A Host field for another name of the same address is not this target.
-    let request = Request { method: "GET", host: "b.example", path: "/", query: "", body: None };
+    let request = Request {
+        method: "GET",
+        host: "b.example",
+        path: "/",
+        other_paths: &[],
+        sent_path: "/",
+        query: "",
+        body: None,
+    };
     assert_eq!(told(&admits.judge(&proved.context(), &Action::Http(&request))).0, "deny");
 }
 
@@ -332,4 +348,64 @@ fn an_explanation_says_which_test_failed() {
         (explanation.decision.as_str(), explanation.message.as_str()),
         ("deny", "no rule allows read")
     );
+}
+
+/// What servers read differently is judged in every reading, and the strictest outcome counts.
+#[test]
+fn a_doubtful_path_is_judged_in_all_its_readings() {
+    let rules = json!([
+        {"name": "scopes", "match": {"http": {"path": ["/@scope%2Fname", "/@scope/*"]}}, "then": "allow"},
+        {"name": "projects", "match": {"http": {"path": ["/api/*"]}}, "then": "allow"},
+        {"name": "all-but", "match": {"not": {"http": {"path": ["/secret/*", "/api/*", "/@*"]}}}, "then": "allow"},
+        {"name": "no-admin", "match": {"http": {"path": ["/api/admin/*"]}}, "then": "deny"},
+        {"name": "ask", "match": {"http": {"path": ["/api/orders/*"]}}, "then": {"approve": {"by": ["group:dba"]}}},
+    ]);
+    let policy = policy(&[api(rules)]);
+    let world = World::new(Protocol::Http, &[]);
+    for (first, other, verdict, rule) in [
+        ("/@scope%2Fname", "/@scope/name", "allow", "scopes"),
+        // Only one reading is allowed: nobody knows which one the server takes.
+        ("/@scope%2Fother", "/@scope/other", "deny", "default"),
+        ("/api/projects/a%2Fb", "/api/projects/a/b", "allow", "projects"),
+        ("/api/x/..%2Fadmin/y", "/api/admin/y", "deny", "no-admin"),
+        ("/api/admin/y", "/api/admin%2Fy", "deny", "no-admin"),
+        ("/api/orders%2F7", "/api/orders/7", "approve", "ask"),
+        ("/open/a%2Fb", "/open/a/b", "allow", "all-but"),
+        // `not` turns round what is known, not what is not.
+        ("/open/..%2Fsecret/x", "/secret/x", "deny", "default"),
+    ] {
+        let other = [String::from(other)];
+        let request = Request {
+            method: "GET",
+            host: "",
+            path: first,
+            other_paths: &other,
+            sent_path: first,
+            query: "",
+            body: Some(b""),
+        };
+        let judgement = policy.judge(&world.context(), &Action::Http(&request));
+        assert_eq!(told(&judgement), (verdict, rule), "{first}");
+    }
+}
+
+/// A word that dot segments take away from the path still leaves the host.
+#[test]
+fn words_are_looked_for_in_the_path_as_sent() {
+    let rules = json!([
+        {"name": "a", "match": {}, "then": "allow"},
+        {"name": "words", "match": {"text": {"in": "request", "keywords": ["geheim"]}}, "then": "deny"},
+    ]);
+    let policy = policy(&[api(rules)]);
+    let world = World::new(Protocol::Http, &[]);
+    let request = Request {
+        method: "GET",
+        host: "",
+        path: "/x",
+        other_paths: &[],
+        sent_path: "/gehe%69m/../x",
+        query: "",
+        body: Some(b""),
+    };
+    assert_eq!(told(&policy.judge(&world.context(), &Action::Http(&request))).1, "words");
 }

@@ -61,6 +61,11 @@ impl Gather {
         Ok(taken)
     }
 
+    /// Bytes held so far.
+    pub(super) fn held(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
     pub(super) fn is_done(&self) -> bool {
         self.body.is_done()
     }
@@ -89,7 +94,7 @@ pub(super) enum Media {
 /// Whether the bytes of a body are its text: no coding, and a character set in which ASCII means ASCII.
 pub(super) fn readable(content_type: &[u8], encoded: bool) -> Result<(), &'static str> {
     if encoded {
-        return Err("the body is compressed, and a rule has to read it");
+        return Err("the body is compressed, and a rule has to read it: send it without Content-Encoding");
     }
     for parameter in content_type.split(|byte| *byte == b';').skip(1) {
         let parameter = parameter.trim_ascii();
@@ -110,7 +115,7 @@ pub(super) fn media(content_type: &[u8]) -> Result<Media, &'static str> {
     let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let kind = core::str::from_utf8(kind).map_err(|_| UNREADABLE)?.to_ascii_lowercase();
     match kind.as_str() {
-        "text/event-stream" => Err("event streams under a mask are not supported yet"),
+        "text/event-stream" => Err(EVENT_STREAM),
         "application/x-ndjson" | "application/jsonl" | "application/x-jsonlines" => {
             Ok(Media::Json(Documents::Many))
         }
@@ -327,6 +332,9 @@ impl<'a> Masker<'a> {
     }
 }
 
-const UNREADABLE: &str = "the body is of a type that masks cannot read";
+const EVENT_STREAM: &str = "event streams cannot be masked yet: ask for a whole answer (in many APIs `\"stream\": false`), or \
+                            leave this path out of the mask";
+const UNREADABLE: &str = "the body is of a type that masks cannot read (they read JSON, forms and text): leave this path \
+                          out of the mask";
 /// Character sets in which every ASCII byte means what it says.
 const CHARSETS: &[&str] = &["utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"];

@@ -32,6 +32,12 @@ impl Refusal {
         Self::new(403, "weir_expired", rule, "nobody approved this request in time".into(), Decision::Expired)
     }
 
+    /// An answer that a rule has to read and weir cannot; `readers` are the rules.
+    pub(super) fn withheld(rule: &Arc<str>, why: &str, readers: &str) -> Self {
+        let message = format!("{why}. The answer is read because of {readers}");
+        Self::new(502, "weir_refused", rule, message.into(), Decision::Denied)
+    }
+
     /// The protocol allows it, weir does not read it: a control could not run.
     pub(super) fn refused(status: u16, rule: &Arc<str>, message: &'static str) -> Self {
         Self::new(status, "weir_refused", rule, message.into(), Decision::Denied)
@@ -51,6 +57,11 @@ impl Refusal {
     /// A request that broke off.
     pub(super) fn bad_request(message: &'static str) -> Self {
         Self::new(400, "weir_malformed", &Arc::from("protocol"), message.into(), Decision::Denied)
+    }
+
+    /// A request that did not end in time.
+    pub(super) fn too_slow(message: String) -> Self {
+        Self::new(408, "weir_timeout", &Arc::from("protocol"), message.into(), Decision::Denied)
     }
 
     pub(super) fn too_large(rule: &Arc<str>) -> Self {
@@ -115,6 +126,7 @@ fn reason(status: u16) -> &'static str {
     match status {
         400 => "Bad Request",
         403 => "Forbidden",
+        408 => "Request Timeout",
         413 => "Content Too Large",
         414 => "URI Too Long",
         417 => "Expectation Failed",

@@ -1,11 +1,13 @@
 //! One request and its answer, from the head's arrival to the outcome record.
 //! It refuses to hold payload: bodies live only in the step that needs them.
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use super::deny::Refusal;
+use super::form;
 use super::judge::Judge;
 use crate::action::Request;
 use crate::audit::Decision;
@@ -20,8 +22,11 @@ pub(super) struct Exchange {
     pub(super) id: String,
     pub(super) method: String,
     pub(super) host: String,
-    /// Normal form, for rules.
+    /// Normal form, for rules, and its other readings.
     pub(super) path: String,
+    pub(super) other_paths: Vec<String>,
+    /// Path as sent, where it is not the normal form.
+    pub(super) sent_path: String,
     pub(super) query: String,
     /// Path and query with protected values masked, for records and approvers.
     pub(super) shown: String,
@@ -71,6 +76,8 @@ impl Exchange {
             method: String::new(),
             host: String::new(),
             path: String::new(),
+            other_paths: Vec::new(),
+            sent_path: String::new(),
             query: String::new(),
             shown: String::new(),
             judge,
@@ -104,7 +111,36 @@ impl Exchange {
 
     /// The request as rules see it.
     pub(super) fn request<'a>(&'a self, body: Option<&'a [u8]>) -> Request<'a> {
-        Request { method: &self.method, host: &self.host, path: &self.path, query: &self.query, body }
+        Request {
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            other_paths: &self.other_paths,
+            sent_path: self.sent_path(),
+            query: &self.query,
+            body,
+        }
+    }
+
+    pub(super) fn sent_path(&self) -> &str {
+        if self.sent_path.is_empty() { &self.path } else { &self.sent_path }
+    }
+
+    /// Every text that the path may be read as, what dot segments take away included.
+    pub(super) fn path_texts(&self) -> impl Iterator<Item = Cow<'_, [u8]>> {
+        let paths = core::iter::once(&self.path).chain(&self.other_paths);
+        let sent = Some(&self.sent_path).filter(|sent| !sent.is_empty());
+        let sent = sent.into_iter().map(|sent| Cow::Owned(form::percent_decoded(sent.as_bytes())));
+        // The fullest first.
+        sent.chain(paths.map(|path| Cow::Borrowed(path.as_bytes())))
+    }
+
+    /// The rules that have to read the answer.
+    pub(super) fn readers(&self) -> String {
+        let mut names: Vec<&str> = self.masks.response.iter().map(|mask| &*mask.rule).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() { String::from("a rule on responses") } else { names.join(", ") }
     }
 
     pub(super) fn bodiless(&self) -> bool {

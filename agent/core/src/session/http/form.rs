@@ -1,5 +1,5 @@
 //! `application/x-www-form-urlencoded` names and values, in bodies and in query strings.
-//! It refuses text that is not valid percent-encoded UTF-8.
+//! It refuses text that is not valid percent-encoded UTF-8, except where only a look is wanted.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -27,6 +27,25 @@ pub(super) fn decode(text: &[u8]) -> Option<String> {
         };
     }
     String::from_utf8(bytes).ok()
+}
+
+/// What is percent-encoded decoded; everything else, broken encodings included, as it stands.
+pub(super) fn percent_decoded(text: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let [first, after @ ..] = rest {
+        let value = |digit: u8| (digit as char).to_digit(16).map(|value| value as u8);
+        let decoded = match (first, after) {
+            (b'%', [high, low, after @ ..]) => {
+                value(*high).zip(value(*low)).map(|(high, low)| (high << 4 | low, after))
+            }
+            _ => None,
+        };
+        let (byte, after) = decoded.unwrap_or((*first, after));
+        bytes.push(byte);
+        rest = after;
+    }
+    bytes
 }
 
 pub(super) fn encode(text: &str, out: &mut Vec<u8>) {

@@ -14,7 +14,7 @@ use super::exchange::{Exchange, Unread};
 use super::release::{Outgoing, Payload};
 use super::request::Upload;
 use super::verdict::Terms;
-use super::{Conversation, Waiting, Wake};
+use super::{Conversation, Waiting, Wake, record};
 use crate::approval::{Answer, Question};
 use crate::audit::{Decision, Durability, Kind};
 use crate::limits::QUESTION_BYTES;
@@ -32,7 +32,7 @@ pub(super) struct Held {
     pub(super) permit: Option<Permit>,
     question: Option<Question>,
     /// Monotonic nanoseconds.
-    deadline: u64,
+    pub(super) deadline: u64,
     unread: Unread,
 }
 
@@ -80,6 +80,12 @@ impl Conversation {
             let refusal = Refusal::failed(&held.exchange.rule, "the request cannot be held");
             return self.refuse(wake, held.exchange, held.unread, refusal, held.terms.durability);
         };
+        // The classes are those of the request that was described last: this one.
+        let read_as = self
+            .classes
+            .as_ref()
+            .map(|(_, classes)| record::read_as(classes, &held.exchange))
+            .unwrap_or_default();
         let exchange = &mut held.exchange;
         exchange.approval_id = Question::id_of(&exchange.id);
         exchange.decision = Decision::Held;
@@ -91,7 +97,7 @@ impl Conversation {
             rule: exchange.rule.clone(),
             message: approval.message.clone(),
             by: approval.by.clone(),
-            summary: summary(exchange),
+            summary: summary(exchange, &read_as),
             effects: Vec::new(),
             relations: Vec::new(),
             asked_ns: wake.now.wall_ns,
@@ -114,7 +120,6 @@ impl Conversation {
             return self.server_left(wake, *held);
         }
         wake.out.ask = held.question.clone();
-        wake.out.wake_at = Some(held.deadline);
         self.upload = Upload::Asking(held);
     }
 
@@ -127,7 +132,7 @@ impl Conversation {
             return;
         }
         let permit = Policy::grant(question, answer);
-        let Some(mut held) = self.take_held(wake) else { return };
+        let Some(mut held) = self.take_held() else { return };
         held.exchange.approver.clone_from(&answer.approver);
         let Some(permit) = permit else {
             let refusal = if answer.approver == "timeout" {
@@ -149,13 +154,8 @@ impl Conversation {
     }
 
     /// Refuses a held act whose time is over.
-    pub(super) fn tick(&mut self, wake: &mut Wake<'_>) {
-        let Upload::Asking(held) = &self.upload else { return };
-        if wake.now.mono_ns < held.deadline {
-            wake.out.wake_at = Some(held.deadline);
-            return;
-        }
-        let Some(held) = self.take_held(wake) else { return };
+    pub(super) fn expire(&mut self, wake: &mut Wake<'_>) {
+        let Some(held) = self.take_held() else { return };
         wake.out.withdraw = true;
         let refusal = Refusal::expired(&held.exchange.rule);
         self.refuse(wake, held.exchange, held.unread, refusal, held.terms.durability);
@@ -164,7 +164,6 @@ impl Conversation {
     /// The workload went away while its act was held: the question is moot.
     pub(super) fn abandon(&mut self, wake: &mut Wake<'_>, held: Held) {
         wake.out.withdraw = true;
-        wake.out.wake_at = None;
         let refusal =
             Refusal::denied(&held.exchange.rule, "the workload went away while the request was held");
         self.refuse(wake, held.exchange, Unread::nothing(false), refusal, held.terms.durability);
@@ -173,13 +172,11 @@ impl Conversation {
     /// The server went away while an act was held: nobody need answer any more.
     pub(super) fn server_left(&mut self, wake: &mut Wake<'_>, held: Held) {
         wake.out.withdraw = true;
-        wake.out.wake_at = None;
         let refusal = Refusal::bad_gateway("the server closed the connection while the request was held");
         self.refuse(wake, held.exchange, Unread::nothing(false), refusal, held.terms.durability);
     }
 
-    fn take_held(&mut self, wake: &mut Wake<'_>) -> Option<Held> {
-        wake.out.wake_at = None;
+    fn take_held(&mut self) -> Option<Held> {
         match core::mem::take(&mut self.upload) {
             Upload::Asking(held) => Some(*held),
             other => {
@@ -191,10 +188,11 @@ impl Conversation {
 }
 
 /// The act in words. Paths are URI characters or decoded text: control characters are escaped.
-fn summary(exchange: &Exchange) -> String {
+fn summary(exchange: &Exchange, read_as: &str) -> String {
     let mut text = String::new();
-    for character in
-        [&exchange.method, " ", &exchange.host, &exchange.shown].into_iter().flat_map(|part| part.chars())
+    for character in [&exchange.method, " ", &exchange.host, &exchange.shown, read_as]
+        .into_iter()
+        .flat_map(|part| part.chars())
     {
         if text.len() >= QUESTION_BYTES {
             break;

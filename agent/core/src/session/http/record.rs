@@ -99,10 +99,13 @@ impl Log {
     }
 }
 
-/// Path and query for a row: protected values become `[CLASS]`, and the whole is cut to its limit.
-pub(super) fn shown(judge: &dyn Judge, classes: &ClassSet, path: &str, query: &str) -> String {
+/// Path and query for a row, as sent; protected values become `[CLASS]`, and the whole is cut to its limit.
+pub(super) fn shown(classes: &ClassSet, exchange: &Exchange) -> String {
+    let (judge, query) = (&*exchange.judge, exchange.query.as_str());
+    let path = exchange.sent_path();
     let mut text = String::with_capacity(path.len() + query.len() + 1);
-    match veil(judge, classes, path) {
+    // What is looked at is what the server may read; what shows nothing is kept as it was sent.
+    match exchange.path_texts().find_map(|plain| veil(judge, classes, &String::from_utf8_lossy(&plain))) {
         Some(veiled) => text.push_str(&veiled),
         None => text.push_str(path),
     }
@@ -112,7 +115,6 @@ pub(super) fn shown(judge: &dyn Judge, classes: &ClassSet, path: &str, query: &s
             if index > 0 {
                 text.push('&');
             }
-            // What is looked at is what the server will read; what shows nothing is kept as it was sent.
             match super::form::decode(pair.as_bytes()).and_then(|plain| veil(judge, classes, &plain)) {
                 Some(veiled) => text.push_str(&veiled),
                 None => text.push_str(pair),
@@ -124,6 +126,23 @@ pub(super) fn shown(judge: &dyn Judge, classes: &ClassSet, path: &str, query: &s
         text.truncate(kept);
         text.push('…');
     }
+    text
+}
+
+/// How servers may read a path that was sent in another form, for an approver; empty where there is nothing to add.
+pub(super) fn read_as(classes: &ClassSet, exchange: &Exchange) -> String {
+    let mut text = String::new();
+    if exchange.sent_path.is_empty() && exchange.other_paths.is_empty() {
+        return text;
+    }
+    for path in core::iter::once(&exchange.path).chain(&exchange.other_paths) {
+        text.push_str(if text.is_empty() { " (read as " } else { " or " });
+        match veil(&*exchange.judge, classes, path) {
+            Some(veiled) => text.push_str(&veiled),
+            None => text.push_str(path),
+        }
+    }
+    text.push(')');
     text
 }
 

@@ -98,6 +98,15 @@ impl Conversation {
         taken
     }
 
+    /// The rest of a refused request's body will not come: weir's answer is the last.
+    pub(super) fn stop_draining(&mut self) {
+        self.upload = Upload::Finished;
+        if let Some(exchange) = self.exchanges.back_mut() {
+            exchange.request_done = true;
+            exchange.close = true;
+        }
+    }
+
     /// An act that was admitted cannot go on. Before any of the answer has left, weir answers; after that the stream is cut.
     pub(super) fn break_off(&mut self, wake: &mut Wake<'_>, refusal: Refusal) {
         self.upload = Upload::Finished;

@@ -18,7 +18,7 @@ use crate::limits::{HTTP_BODY_BYTES, HTTP_PIPELINE};
 use crate::policy::Judgement;
 use crate::session::Close;
 use crate::wire::http1::{
-    Body, Framing, HeadScan, RequestHead, Target, Upgrade, Version, Violation, normalise,
+    Body, Framing, HeadScan, Readings, RequestHead, Target, Upgrade, Version, Violation,
 };
 
 /// What the workload is in the middle of.
@@ -150,9 +150,15 @@ impl Conversation {
             None => self.opening.destination.ip().to_string(),
         };
         exchange.query.push_str(query);
-        let normalised = normalise(path, &mut exchange.path);
-        if normalised.is_err() {
+        let readings = Readings::of(path).map(|readings| {
+            exchange.path = readings.path;
+            exchange.other_paths = readings.others;
+        });
+        if readings.is_err() {
             exchange.path = String::from(path);
+        }
+        if exchange.path != path {
+            exchange.sent_path.push_str(path);
         }
         let classes = match &self.classes {
             Some((judge, classes)) if Arc::ptr_eq(judge, &exchange.judge) => classes,
@@ -162,8 +168,8 @@ impl Conversation {
                 &self.classes.insert((judge, classes)).1
             }
         };
-        exchange.shown = record::shown(&*exchange.judge, classes, &exchange.path, query);
-        normalised
+        exchange.shown = record::shown(classes, exchange);
+        readings
     }
 
     /// Well-formed requests that weir does not pass on, whatever the policy says.
@@ -183,7 +189,7 @@ impl Conversation {
             );
         }
         if self.opening.tls && !self.proved(&exchange.host) {
-            return refused(421, "the Host field is not the name that the server's certificate proved");
+            return refused(421, WRONG_HOST);
         }
         None
     }
@@ -311,16 +317,20 @@ impl Conversation {
     /// The workload will send nothing more; what it asked for in full is still answered.
     pub(super) fn workload_gone(&mut self, wake: &mut Wake<'_>) {
         match core::mem::replace(&mut self.upload, Upload::Finished) {
-            // A cut head is no request. A record that is waited for still releases its act.
+            // A cut head is no request, and leaves its row.
+            Upload::Head(scan) if scan.begun() => {
+                let exchange = self.open_exchange(wake);
+                let refusal = Refusal::bad_request(match self.requests {
+                    1 => "the connection ended in the middle of its first message",
+                    _ => "the connection ended in the middle of a request head",
+                });
+                self.refuse(wake, exchange, Unread::nothing(false), refusal, Durability::Fast);
+            }
+            // A record that is waited for still releases its act.
             Upload::Head(_) | Upload::Finished => {}
             // The server must not take a part for the whole.
             Upload::Stream(_) => self.end(wake, Close::Reset),
-            Upload::Drain { .. } => {
-                if let Some(exchange) = self.exchanges.back_mut() {
-                    exchange.request_done = true;
-                    exchange.close = true;
-                }
-            }
+            Upload::Drain { .. } => self.stop_draining(),
             Upload::Gather(gathering) => {
                 let refusal = Refusal::bad_request("the connection ended inside the body");
                 let durability = gathering.durability;
@@ -330,3 +340,6 @@ impl Conversation {
         }
     }
 }
+
+const WRONG_HOST: &str = "the Host field is not the name that the server's certificate proved, nor a `host` of the target \
+                          that sets `tls.name`";

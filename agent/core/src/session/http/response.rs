@@ -131,6 +131,7 @@ impl Conversation {
         }
         let readable = match head.status {
             206 => Err("the server sent a part of a body, and a rule has to read the whole"),
+            _ if head.encoded => Err(COMPRESSED),
             _ => readable(head.content_type, head.encoded),
         };
         let known = match exchange.masks.response.is_empty() {
@@ -138,10 +139,10 @@ impl Conversation {
             false => media(head.content_type).map(|_| ()),
         };
         if let Err(message) = readable.and(known) {
-            return self.withhold(502, message);
+            return self.withhold(message);
         }
         if matches!(head.framing, Framing::Length(length) if length > HTTP_BODY_BYTES as u64) {
-            return self.withhold(502, LARGE);
+            return self.withhold(LARGE);
         }
         self.download = Download::Gather(Box::new((head.bytes().to_vec(), Gather::new(head.framing))));
     }
@@ -178,7 +179,7 @@ impl Conversation {
                 taken
             }
             Err(GatherError::Large) => {
-                self.withhold(502, LARGE);
+                self.withhold(LARGE);
                 bytes.len()
             }
             Err(GatherError::Malformed(violation)) => {
@@ -198,7 +199,7 @@ impl Conversation {
         // The head was parsed before; were it not to parse again, nothing may leave.
         match ResponseHead::parse(&head, bodiless) {
             Ok(head) => self.respond(wake, &head, Some(gather)),
-            Err(_) => self.withhold(502, "the server's answer cannot be read again"),
+            Err(_) => self.withhold("the server's answer cannot be read again"),
         }
     }
 
@@ -236,7 +237,7 @@ impl Conversation {
             let mut masker = Masker::new(&*judge, wake.host.mask_key(), &rules, &mut exchange.masked);
             masked = match media(head.content_type).and_then(|media| masker.body(media, content)) {
                 Ok(masked) => masked,
-                Err(message) => return self.withhold(502, message),
+                Err(message) => return self.withhold(message),
             };
         }
         exchange.response_begun = true;
@@ -255,9 +256,9 @@ impl Conversation {
     }
 
     /// The answer cannot be shown: the client gets the reason, and the rest of the answer is never read.
-    fn withhold(&mut self, status: u16, message: &'static str) {
+    fn withhold(&mut self, why: &str) {
         let Some(exchange) = self.exchanges.front_mut() else { return };
-        exchange.refusal = Some(Refusal::refused(status, &exchange.rule, message));
+        exchange.refusal = Some(Refusal::withheld(&exchange.rule, why, &exchange.readers()));
         exchange.close = true;
         self.cut_unfinished_request();
     }
@@ -362,4 +363,6 @@ impl Sink for Passing<'_> {
     }
 }
 
+const COMPRESSED: &str = "the server compressed its answer although it was asked not to (`Accept-Encoding: identity`), and a \
+                          rule has to read it: switch compression off there, or leave this path out of the rule";
 const LARGE: &str = "the answer is larger than a rule may read";

@@ -17,6 +17,8 @@ use crate::mask::Mask;
 use crate::policy::Needs;
 use crate::session::{Close, Input};
 
+mod paths;
+mod patience;
 mod stand;
 
 const BODY: Needs = Needs { request_body: true, response_body: false, catalog: false };
@@ -150,7 +152,7 @@ fn malformed_requests_are_answered_recorded_and_the_last() {
     for (text, status) in [
         ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET /%2fa HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+        ("GET /%00a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("GET / HTTP/3.0\r\nHost: a\r\n\r\n", 505),
         ("GET /\nHost: a\n\n", 400),
     ] {
@@ -471,10 +473,10 @@ fn secrets_split_over_chunks_are_masked() {
 #[test]
 fn answers_that_a_mask_cannot_read_are_withheld() {
     for (fields, body, reason) in [
-        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", "{}", "compressed"),
+        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", "{}", "asked not to"),
         ("Content-Type: application/octet-stream\r\n", "ab", "type"),
         ("", "ab", "type"),
-        ("Content-Type: text/event-stream\r\n", "data: x\n\n", "event streams"),
+        ("Content-Type: text/event-stream\r\n", "data: x\n\n", "ask for a whole answer"),
         ("Content-Type: application/json\r\n", "{\"a\":", "malformed"),
         ("Content-Type: application/json\r\n", "\"\\ud800\"", "malformed"),
         ("Content-Type: text/plain; charset=utf-16\r\n", "ab", "character set"),
@@ -489,6 +491,9 @@ fn answers_that_a_mask_cannot_read_are_withheld() {
             "{fields}: {}",
             stand.down()
         );
+        // It names the rule that wants to read, not the one that admitted the request.
+        assert!(stand.down().contains("read because of hide\""), "{}", stand.down());
+        assert!(stand.ledger.records.last().unwrap().reason.contains(reason));
         assert_eq!(stand.out.close, Some(Close::Finish));
     }
     let mut stand = Stand::new(responses());
@@ -507,6 +512,14 @@ fn under_masks_clients_cannot_ask_for_codings_or_slices() {
     let mut stand = Stand::new(responses());
     stand.workload("GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nRange: bytes=0-1\r\nIf-Range: x\r\nX: y\r\n\r\n");
     assert_eq!(stand.up(), "GET / HTTP/1.1\r\nHost: a\r\nX: y\r\nAccept-Encoding: identity\r\n\r\n");
+    // Only there: what nothing has to read may come as it likes.
+    let mut stand = Stand::new(FakeJudge::default());
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip, deflate\r\n\r\n";
+    stand.workload(request);
+    assert_eq!(stand.up(), request);
+    let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\nxy";
+    stand.server(answer);
+    assert_eq!(stand.down(), answer);
 }
 
 #[test]
@@ -613,6 +626,18 @@ fn ends_of_streams_are_kept_apart() {
     let mut stand = Stand::new(FakeJudge { needs: BODY, ..FakeJudge::default() });
     stand.workload(&request[..request.len() - 1]).input(Input::WorkloadClosed);
     assert_eq!((stand.up().as_str(), stand.out.close), ("", Some(Close::Finish)));
+    // One cut in its head neither, and both leave their rows.
+    for (before, reason) in [("", "of its first message"), (&*get("/"), "of a request head")] {
+        let mut stand = Stand::new(FakeJudge::default());
+        stand.workload(before).workload("GET /x HTTP/1.1\r\nHost").input(Input::WorkloadClosed);
+        assert_eq!(stand.up(), before);
+        if !before.is_empty() {
+            stand.server(ok("x"));
+        }
+        assert_eq!(stand.out.close, Some(Close::Finish));
+        assert_eq!(stand.story().last().unwrap(), "outcome denied 400");
+        assert!(stand.ledger.records.last().unwrap().reason.ends_with(reason));
+    }
     // Connection: close on either side.
     let mut stand = Stand::new(FakeJudge::default());
     stand.workload("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").server(ok("x"));

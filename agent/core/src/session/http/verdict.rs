@@ -136,9 +136,12 @@ fn masked(
         let body = gathered.map_or(Payload::Stream, |gather| Payload::Raw(gather.into_raw()));
         return Ok(Outgoing { line: None, body });
     }
+    let texts: Vec<_> = exchange.path_texts().map(alloc::borrow::Cow::into_owned).collect();
     let mut masker = Masker::new(&*exchange.judge, wake.host.mask_key(), rules, &mut exchange.masked);
-    if masker.text(exchange.path.as_bytes())?.is_some() {
-        return Err("the path holds a protected value, which cannot be masked there");
+    for text in &texts {
+        if masker.text(text)?.is_some() {
+            return Err("the path holds a protected value, which cannot be masked there");
+        }
     }
     let line = match masker.form(exchange.query.as_bytes())? {
         Some(query) if !exchange.query.is_empty() => Some(with_query(head.line(), &query)),

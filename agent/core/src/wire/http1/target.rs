@@ -1,8 +1,6 @@
-//! Request targets (RFC 9112 section 3.2), authorities, and the one normal form of a path that rules are written for.
-//! It refuses paths that a server could resolve to another place than the rule that admitted them.
+//! Request targets (RFC 9112 section 3.2) and authorities.
+//! It refuses hosts and targets that two parsers could read differently.
 
-use alloc::string::String;
-use alloc::vec::Vec;
 use core::net::IpAddr;
 
 use super::Violation;
@@ -119,71 +117,4 @@ impl<'a> Authority<'a> {
     pub(super) fn same(&self, other: &Authority<'_>) -> bool {
         self.host.eq_ignore_ascii_case(other.host) && self.port == other.port
     }
-}
-
-/// Appends the normal form of `path` to `out`: percent-decoded once, `.` and `..` resolved, runs of `/` made one.
-///
-/// # Errors
-/// Encoded `/`, `\` or NUL, raw `\`, dot segments with parameters (`..;x`), broken or non-UTF-8 encodings.
-pub fn normalise(path: &str, out: &mut String) -> Result<(), Violation> {
-    let plain = !path.bytes().any(|byte| matches!(byte, b'%' | b'\\' | b';'));
-    if plain && !path.contains("//") && !path.contains("/.") {
-        out.push_str(path);
-        return Ok(());
-    }
-    let base = out.len();
-    for segment in path.split('/').skip(1) {
-        let decoded = decode(segment)?;
-        let name = decoded.split(';').next().unwrap_or_default();
-        let dots = matches!(name, "." | "..");
-        if dots && name.len() != decoded.len() {
-            return Err(Violation::AmbiguousPath);
-        }
-        match decoded.as_str() {
-            "" | "." => {}
-            ".." => {
-                let parent = out.get(base..).and_then(|kept| kept.rfind('/')).unwrap_or(0);
-                out.truncate(base + parent);
-            }
-            name => {
-                out.push('/');
-                out.push_str(name);
-            }
-        }
-    }
-    // What ends in a slash or a dot segment names a directory.
-    let last = path.rsplit('/').next().unwrap_or_default();
-    if out.len() == base || matches!(decode(last)?.as_str(), "" | "." | "..") {
-        out.push('/');
-    }
-    Ok(())
-}
-
-fn decode(segment: &str) -> Result<String, Violation> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let [first, after @ ..] = rest {
-        let (byte, after) = match (first, after) {
-            (b'%', [high, low, after @ ..]) => {
-                let byte = hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low);
-                let byte = byte.ok_or(Violation::PercentEncoding)?;
-                if matches!(byte, b'/' | 0) {
-                    return Err(Violation::AmbiguousPath);
-                }
-                (byte, after)
-            }
-            (b'%', _) => return Err(Violation::PercentEncoding),
-            (byte, after) => (*byte, after),
-        };
-        if byte == b'\\' {
-            return Err(Violation::AmbiguousPath);
-        }
-        bytes.push(byte);
-        rest = after;
-    }
-    String::from_utf8(bytes).map_err(|_| Violation::PercentEncoding)
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    (digit as char).to_digit(16).map(|value| value as u8)
 }
