@@ -9,6 +9,7 @@ use std::time::Duration;
 use weir_ebpf::{Dialled, Failure, Listener, Origin, slot};
 
 pub mod bpffs;
+pub mod capability;
 mod btf;
 pub mod cgroup;
 mod load;
@@ -42,7 +43,7 @@ pub enum FenceError {
     #[error("fence.attach {0:?}: write a path below the cgroup v2 mount, without `..`")]
     AttachPath(String),
     #[error(
-        "not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0})"
+        "not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0}); `weir check` says more"
     )]
     Privileges(String),
     #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux: {0}): it needs CONFIG_DEBUG_INFO_BTF")]
@@ -87,6 +88,10 @@ impl Fence {
     /// See [`FenceError`]; on an error nothing new stays attached.
     pub fn raise(settings: &config::Fence) -> Result<Self, FenceError> {
         let tree = Tree::open(&settings.attach)?;
+        let missing = capability::missing();
+        if !missing.is_empty() {
+            return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
+        }
         let folder = bpffs::prepare(&settings.bpffs)?;
         let lock = bpffs::lock(&folder)?;
         let own = cgroup::Own::enter(&tree)?;

@@ -197,7 +197,7 @@ fn no_error_message_shows_a_masked_value() {
 
 #[test]
 fn no_condition_tells_the_digits_of_a_masked_value() {
-    let bench = bench("leak-conditions", ", delete");
+    let bench = bench("leak-conditions", ", delete, \"ddl:alter\", \"ddl:create\"");
     let scripts = [
         "SELECT name FROM customers WHERE ssn LIKE '219%';",
         "SELECT name FROM customers WHERE ssn ~ '^219';",
@@ -219,17 +219,39 @@ fn no_condition_tells_the_digits_of_a_masked_value() {
         "INSERT INTO orders (id, customer, total) SELECT 900, id, 1 FROM customers WHERE ssn LIKE '219%';",
         "PREPARE probe AS SELECT count(*) FROM customers WHERE ssn LIKE $1; EXECUTE probe('219%');",
         "EXPLAIN ANALYZE SELECT name FROM customers WHERE ssn LIKE '219%';",
+        "SELECT count(*) OVER (ORDER BY g ROWS (SELECT left(ssn, 3)::int FROM customers WHERE id = 1) PRECEDING) FROM generate_series(1, 300) g;",
+        "SELECT id FROM (SELECT id, ssn LIKE '219%' AS name FROM customers ORDER BY name DESC LIMIT 1) x;",
+        "SELECT id FROM customers WHERE ssn IN (SELECT '219-45-' || i FROM generate_series(6000, 6999) i);",
+        "SELECT id FROM customers JOIN generate_series(6000, 6999) i ON ssn = '219-45-' || i;",
+        "WITH w AS MATERIALIZED (SELECT 1 / (ascii(ssn) - 40) FROM customers WHERE id = 1) SELECT count(*) FROM w;",
+        "ALTER TABLE customers ADD COLUMN back text GENERATED ALWAYS AS (reverse(ssn)) STORED; SELECT back FROM customers;",
+        "ALTER TABLE customers ALTER COLUMN note TYPE text USING reverse(ssn); SELECT note FROM customers;",
+        "ALTER TABLE customers ADD CHECK (ssn NOT LIKE '999%');",
+        "CREATE INDEX ON customers (id) WHERE ssn LIKE '219%';",
     ];
     let mut faults = String::new();
     for (script, (through, direct)) in scripts.iter().zip(bench.both(&scripts)) {
         if direct.err.contains("ERROR") {
             writeln!(faults, "no control for {script}: {direct:?}").unwrap();
         }
-        if !(through.err.contains("is masked") || through.err.contains("from masked columns")) {
+        if !["is masked", "from masked columns", "masked values"].iter().any(|words| through.err.contains(words)) {
             writeln!(faults, "answered: {script}: {through:?}").unwrap();
         }
     }
     assert!(faults.is_empty(), "{faults}");
+}
+
+/// In one message the server runs all statements, and weir has read the catalog before the first.
+#[test]
+fn a_condition_behind_a_change_of_names_is_not_taken_on_trust() {
+    let bench = bench("leak-shaken", "");
+    let count = |text: &str| format!("{}\n", text.replace("; ", "\\; "));
+    let told = bench.both(&[
+        &count("SET search_path = public; UPDATE customers SET note = 'x' WHERE ssn LIKE '219%';"),
+        &count("SET search_path = public; UPDATE orders SET total = total WHERE id = 1;"),
+    ]);
+    assert!(told[0].1.out.contains("UPDATE 1") && told[0].0.err.contains("cannot be told"), "{told:?}");
+    assert!(told[1].0.out.contains("UPDATE 1"), "{told:?}");
 }
 
 #[test]

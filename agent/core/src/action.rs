@@ -203,6 +203,8 @@ pub struct Probe {
     pub kind: ProbeKind,
     /// Sorted, without duplicates.
     pub sources: Vec<Column>,
+    /// Some of its sources could not be told.
+    pub opaque: bool,
 }
 
 /// How much a probe can tell, from the least to the most.

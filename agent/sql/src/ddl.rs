@@ -3,7 +3,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterTableStmt, Constraint, CreateFunctionStmt, CreateStmt, DefElem, DropStmt, Node, ObjectType, RuleStmt,
+    AlterTableStmt, ConstrType, Constraint, CreateFunctionStmt, CreateStmt, DefElem, DropStmt, Node, ObjectType,
+    RangeVar, RuleStmt,
 };
 use weir_core::action::{Access, Effect, Object};
 
@@ -37,7 +38,7 @@ impl<'a> Resolver<'a> {
             NodeEnum::IndexStmt(index) => {
                 self.made(Effect::Create, Object::Index);
                 self.names(index.relation.as_ref(), Access::Write);
-                self.loosely(|this, scope| {
+                self.loosely(index.relation.as_ref(), |this, scope| {
                     this.expressions(&index.index_params, scope);
                     this.optional(index.where_clause.as_deref(), scope);
                 });
@@ -63,23 +64,29 @@ impl<'a> Resolver<'a> {
                 self.made(Effect::Create, Object::Other);
                 self.names(trigger.relation.as_ref(), Access::Write);
                 self.unrun(|this| {
-                    this.loosely(|this, scope| drop(this.optional(trigger.when_clause.as_deref(), scope)));
+                    this.loosely(trigger.relation.as_ref(), |this, scope| {
+                        this.optional(trigger.when_clause.as_deref(), scope);
+                    });
                 });
             }
             NodeEnum::CreatePolicyStmt(policy) => {
                 self.made(Effect::Create, Object::Other);
                 self.names(policy.table.as_ref(), Access::Write);
-                self.conditions([policy.qual.as_deref(), policy.with_check.as_deref()]);
+                self.conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
             }
             NodeEnum::AlterPolicyStmt(policy) => {
                 self.made(Effect::Alter, Object::Other);
                 self.names(policy.table.as_ref(), Access::Write);
-                self.conditions([policy.qual.as_deref(), policy.with_check.as_deref()]);
+                self.conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
             }
             NodeEnum::CreateStatsStmt(stats) => {
                 self.made(Effect::Create, Object::Other);
                 self.relations_of(&stats.relations, Access::Read);
-                self.loosely(|this, scope| {
+                let on = stats.relations.first().and_then(|node| match node.node.as_ref() {
+                    Some(NodeEnum::RangeVar(var)) => Some(var),
+                    Some(_) | None => None,
+                });
+                self.loosely(on, |this, scope| {
                     for node in &stats.exprs {
                         this.definition(node, scope);
                     }
@@ -92,7 +99,7 @@ impl<'a> Resolver<'a> {
             NodeEnum::AlterDomainStmt(domain) => {
                 self.made(Effect::Alter, Object::Type);
                 if let Some(node) = domain.def.as_deref() {
-                    self.loosely(|this, scope| this.definition(node, scope));
+                    self.loosely(None, |this, scope| this.definition(node, scope));
                 }
             }
             NodeEnum::CreateSeqStmt(sequence) => {
@@ -183,7 +190,7 @@ impl<'a> Resolver<'a> {
         });
         if let Some(bound) = &create.partbound {
             // Partition bounds are computed now.
-            self.loosely(|this, scope| {
+            self.loosely(None, |this, scope| {
                 for list in [&bound.listdatums, &bound.lowerdatums, &bound.upperdatums] {
                     for node in list {
                         this.definition(node, scope);
@@ -202,7 +209,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             if let Some(definition) = command.def.as_deref() {
-                self.loosely(|this, scope| this.definition(definition, scope));
+                self.loosely(alter.relation.as_ref(), |this, scope| this.definition(definition, scope));
             }
         }
     }
@@ -223,7 +230,7 @@ impl<'a> Resolver<'a> {
     fn rule(&mut self, rule: &'a RuleStmt) {
         self.made(Effect::Create, Object::Other);
         self.names(rule.relation.as_ref(), Access::Write);
-        self.loosely(|this, scope| {
+        self.loosely(rule.relation.as_ref(), |this, scope| {
             this.optional(rule.where_clause.as_deref(), scope);
             for action in &rule.actions {
                 match action.node.as_ref() {
@@ -239,9 +246,9 @@ impl<'a> Resolver<'a> {
         });
     }
 
-    fn conditions(&mut self, conditions: [Option<&'a Node>; 2]) {
+    fn conditions(&mut self, on: Option<&'a RangeVar>, conditions: [Option<&'a Node>; 2]) {
         self.unrun(|this| {
-            this.loosely(|this, scope| {
+            this.loosely(on, |this, scope| {
                 for condition in conditions {
                     this.optional(condition, scope);
                 }
@@ -250,7 +257,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn definitions(&mut self, nodes: &'a [Node]) {
-        self.loosely(|this, scope| {
+        self.loosely(None, |this, scope| {
             for node in nodes {
                 this.definition(node, scope);
             }
@@ -261,7 +268,9 @@ impl<'a> Resolver<'a> {
     fn definition(&mut self, node: &'a Node, scope: &Scope<'a, '_>) {
         match node.node.as_ref() {
             Some(NodeEnum::ColumnDef(column)) => {
-                self.optional(column.raw_default.as_deref(), scope);
+                // A default sees no column; USING of a change of type does.
+                let value = self.optional(column.raw_default.as_deref(), scope);
+                self.store_computed(value);
                 for constraint in &column.constraints {
                     self.definition(constraint, scope);
                 }
@@ -288,7 +297,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn constraint(&mut self, constraint: &'a Constraint, scope: &Scope<'a, '_>) {
-        self.optional(constraint.raw_expr.as_deref(), scope);
+        let value = self.optional(constraint.raw_expr.as_deref(), scope);
+        if constraint.contype == ConstrType::ConstrGenerated as i32 {
+            self.store_computed(value);
+        }
         self.optional(constraint.where_clause.as_deref(), scope);
         self.names(constraint.pktable.as_ref(), Access::Read);
     }

@@ -217,10 +217,18 @@ impl<'a> Resolver<'a> {
         self.targets_row(&clause.exprs, scope)
     }
 
-    /// Any column of the row a rule or trigger sees: nothing is returned, so nothing needs to be resolved.
-    pub fn loosely(&mut self, work: impl FnOnce(&mut Self, &Scope<'a, '_>)) {
+    /// Any column of the row a rule, trigger or definition sees: nothing is returned, so nothing needs to be resolved. The
+    /// columns of the relation it hangs on, where that is known, are recognised all the same.
+    pub fn loosely(&mut self, on: Option<&'a RangeVar>, work: impl FnOnce(&mut Self, &Scope<'a, '_>)) {
         let loose = std::mem::replace(&mut self.loose, true);
         let mut scope = Scope::default();
+        if let Some(range) = on.map(|var| self.written(var)) {
+            for alias in ["old", "new"] {
+                let columns = range.columns.clone();
+                scope.ranges.push(Range { alias, schema: None, columns, hidden: false });
+            }
+            scope.show(range);
+        }
         let columns = Columns::Open { known: Rc::default(), rest: Value::constant() };
         scope.show(Range { alias: "", schema: None, columns, hidden: false });
         work(self, &scope);

@@ -192,6 +192,12 @@ impl<'a> Resolver<'a> {
 
     /// `column`, `range.column`, `schema.range.column`, or a whole row.
     fn column(&mut self, fields: &'a [Node], scope: &Scope<'a, '_>) -> Value {
+        let value = self.named_column(fields, scope);
+        self.defined_with(&value);
+        value
+    }
+
+    fn named_column(&mut self, fields: &'a [Node], scope: &Scope<'a, '_>) -> Value {
         self.mentions += 1;
         let Some((last, qualifier)) = fields.split_last() else { return self.unknown() };
         let Some(name) = names::text(last) else {
@@ -291,23 +297,29 @@ impl<'a> Resolver<'a> {
     fn function(&mut self, call: &'a FuncCall, scope: &Scope<'a, '_>) -> Value {
         let mut values = self.values(&call.args, scope);
         // Counting computed values tells which of them are null: that is a computation, too.
-        let counts = values.iter().all(|value| is_stored(value));
+        let mut counts = values.iter().all(|value| is_stored(value));
         values.extend(self.values(&call.agg_order, scope));
         if call.agg_filter.is_some() {
             values.push(self.optional(call.agg_filter.as_deref(), scope));
             self.condition(call.agg_filter.as_deref(), scope);
         }
         if let Some(window) = call.over.as_deref() {
-            values.push(self.window(window, scope));
+            let window = self.window(window, scope);
+            // A running count tells the order.
+            counts &= window.sources.is_empty();
+            values.push(window);
+        }
+        if call.agg_distinct {
+            values.iter().for_each(|value| self.compared(value, ProbeKind::Equality));
         }
         let all = Value::derived(values);
+        if builtins::shows_by_volume(call.funcname.last().and_then(names::text).unwrap_or_default()) {
+            self.probe(ProbeKind::Volume, &all);
+        }
         let carries = !all.sources.is_empty() || all.kind == OutputKind::Opaque;
         let Some((schema, name)) = names::qualified(&call.funcname) else { return self.unknown() };
         if !self.call(schema, name, carries) {
             return Value::opaque().with_sources(&all.sources);
-        }
-        if builtins::shows_by_volume(name) {
-            self.probe(ProbeKind::Volume, &all);
         }
         if name == "count" && counts { all.neutral() } else { all }
     }
@@ -317,8 +329,12 @@ impl<'a> Resolver<'a> {
         self.arranged(&window.order_clause, ProbeKind::Order, scope);
         let partition = self.all(&window.partition_clause, scope);
         let order = self.all(&window.order_clause, scope);
-        let start = self.optional(window.start_offset.as_deref(), scope);
-        let end = self.optional(window.end_offset.as_deref(), scope);
+        // How many rows a frame spans shows in every count over it.
+        let [start, end] = [&window.start_offset, &window.end_offset].map(|bound| {
+            let value = self.optional(bound.as_deref(), scope);
+            self.probe(ProbeKind::Volume, &value);
+            value
+        });
         Value::derived([partition, order, start, end])
     }
 

@@ -156,6 +156,7 @@ impl<'a> Resolver<'a> {
             };
             let definitions = if listed.is_empty() { function.coldeflist.as_slice() } else { listed };
             let value = self.expression(call, scope);
+            self.computed(call, &value);
             if let Some(NodeEnum::FuncCall(call)) = call.node.as_ref() {
                 name = call.funcname.last().and_then(names::text).unwrap_or_default();
             }
@@ -234,8 +235,7 @@ impl<'a> Resolver<'a> {
         for name in &common {
             let ours = self.side(&left, name, scope);
             let theirs = self.side(&right, name, scope);
-            self.compared(&ours, ProbeKind::Equality);
-            self.compared(&theirs, ProbeKind::Equality);
+            self.matched(&ours, &theirs);
             merged.push(Visible::Merged(Field { name: name.clone(), value: ours.either(theirs) }));
         }
         let without = |mut visible: Visible| match &mut visible {

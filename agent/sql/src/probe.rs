@@ -8,7 +8,7 @@ use weir_core::action::{OutputKind, Probe, ProbeKind};
 use crate::names;
 use crate::resolver::Resolver;
 use crate::scope::{Row, Scope};
-use crate::value::Value;
+use crate::value::{Field, Value};
 
 impl<'a> Resolver<'a> {
     /// WHERE, ON, HAVING, FILTER, WHEN: an expression that admits rows.
@@ -54,16 +54,29 @@ impl<'a> Resolver<'a> {
                 }
             }
             (_, _) => {
-                for side in [left, right] {
-                    let bare = side.is_some_and(|node| self.is_folded_column(node, scope));
-                    let value = self.optional(side, scope);
-                    if bare {
-                        self.probe(ProbeKind::Equality, &value);
-                    } else {
-                        self.compared(&value, ProbeKind::Equality);
-                    }
-                }
+                let sides = [left, right].map(|side| (self.is_whole(side, scope), self.optional(side, scope)));
+                // Beside something that runs through many values, one comparison is a search.
+                let whole = sides.iter().all(|(whole, _)| *whole);
+                let kind = if whole { ProbeKind::Equality } else { ProbeKind::Condition };
+                sides.iter().for_each(|(_, value)| self.probe(kind, value));
             }
+        }
+    }
+
+    /// One value that is not computed from rows: a column as it is stored, a constant, a parameter, a list of such.
+    fn is_whole(&mut self, node: Option<&'a Node>, scope: &Scope<'a, '_>) -> bool {
+        let Some(node) = node else { return true };
+        match node.node.as_ref() {
+            Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_) | NodeEnum::SqlvalueFunction(_)) => true,
+            Some(NodeEnum::TypeCast(cast)) if is_fixed(node) => cast.arg.is_some(),
+            Some(NodeEnum::ColumnRef(_) | NodeEnum::TypeCast(_) | NodeEnum::CollateClause(_)) => {
+                let value = self.expression(node, scope);
+                // Without a catalog a column is what it looks like.
+                let unknown = value.kind == OutputKind::Opaque && value.sources.is_empty();
+                value.kind == OutputKind::Direct || unknown && matches!(node.node, Some(NodeEnum::ColumnRef(_)))
+            }
+            Some(NodeEnum::FuncCall(_)) => self.is_folded_column(node, scope) || is_fixed(node),
+            _ => is_fixed(node),
         }
     }
 
@@ -76,26 +89,30 @@ impl<'a> Resolver<'a> {
                 names::qualified(&call.funcname),
                 Some((None | Some("pg_catalog"), "lower" | "upper"))
             )
-            && self.expression(argument, scope).kind == OutputKind::Direct
-            && self.expression(node, scope).kind != OutputKind::Opaque
+            && self.is_whole(Some(argument), scope)
+            && (self.schema.is_none() || self.expression(node, scope).kind != OutputKind::Opaque)
     }
 
     /// `a IN (SELECT b …)`.
     fn membership(&mut self, link: &'a SubLink, scope: &Scope<'a, '_>) {
         self.mentions += 1;
-        match link.testexpr.as_deref().and_then(|test| test.node.as_ref()) {
-            Some(NodeEnum::RowExpr(row)) => {
-                for part in &row.args {
-                    self.comparison(Some(part), None, scope);
-                }
-            }
-            Some(_) | None => self.comparison(link.testexpr.as_deref(), None, scope),
-        }
         let row = match link.subselect.as_deref() {
             Some(query) => self.query(query, Some(scope)),
             None => Row::open(self.unknown()),
         };
-        self.distinct(&row);
+        let stored = row.rest.is_none() && row.fields.iter().all(|field| field.value.kind == OutputKind::Direct);
+        let tests = match link.testexpr.as_deref().map(|test| (test, test.node.as_ref())) {
+            Some((_, Some(NodeEnum::RowExpr(row)))) => row.args.as_slice(),
+            Some((test, _)) => std::slice::from_ref(test),
+            None => &[],
+        };
+        let whole = tests.iter().fold(stored, |whole, test| self.is_whole(Some(test), scope) && whole);
+        let kind = if whole { ProbeKind::Equality } else { ProbeKind::Condition };
+        for test in tests {
+            let value = self.expression(test, scope);
+            self.probe(kind, &value);
+        }
+        self.probe(kind, &row.whole());
     }
 
     /// ORDER BY, GROUP BY, PARTITION BY, DISTINCT ON: expressions by which rows are told apart or put in order.
@@ -113,15 +130,42 @@ impl<'a> Resolver<'a> {
                 continue;
             }
             let value = self.expression(node, scope);
-            // A number is the position of an output column.
-            match ordinal(node).and_then(|at| scope.targets.get(at)).map(|field| field.value.clone()) {
-                Some(target) => self.compared(&target, kind),
-                None => self.compared(&value, kind),
+            self.compared(&value, kind);
+            // A number is the position of an output column, and a name may be one's, also where a column has it, too.
+            let named = |field: &&Field| only_name(node) == Some(field.name.as_str());
+            let target = match ordinal(node) {
+                Some(at) => scope.targets.get(at),
+                None => scope.targets.iter().find(named),
+            };
+            if let Some(target) = target.map(|field| field.value.clone()) {
+                self.compared(&target, kind);
             }
         }
     }
 
-    /// Rows that are compared whole: DISTINCT, UNION, INTERSECT, EXCEPT, the result of `IN (SELECT …)`.
+    /// Two columns that are compared row by row: USING, UNION, INTERSECT, EXCEPT.
+    pub fn matched(&mut self, ours: &Value, theirs: &Value) {
+        let stored = [ours, theirs].iter().all(|value| value.kind == OutputKind::Direct);
+        let kind = if stored { ProbeKind::Equality } else { ProbeKind::Condition };
+        self.probe(kind, ours);
+        self.probe(kind, theirs);
+    }
+
+    /// A value computed where nobody may ever look at it: that it can be computed, or fails, tells something.
+    pub fn computed(&mut self, node: &Node, value: &Value) {
+        if value.kind != OutputKind::Direct && !matches!(node.node, Some(NodeEnum::ColumnRef(_))) {
+            self.probe(ProbeKind::Condition, value);
+        }
+    }
+
+    /// A column that a definition is made with: what is stored, checked or indexed by it tells about it.
+    pub fn defined_with(&mut self, value: &Value) {
+        if self.loose && !value.sources.is_empty() {
+            self.note(ProbeKind::Condition, value);
+        }
+    }
+
+    /// Rows that are compared whole: DISTINCT.
     pub fn distinct(&mut self, row: &Row) {
         for value in row.fields.iter().map(|field| &field.value).chain(&row.rest) {
             self.compared(value, ProbeKind::Equality);
@@ -134,19 +178,53 @@ impl<'a> Resolver<'a> {
     }
 
     pub fn probe(&mut self, kind: ProbeKind, value: &Value) {
-        if value.kind == OutputKind::Neutral || value.sources.is_empty() || self.loose {
+        let unknown = value.kind == OutputKind::Opaque;
+        if value.kind == OutputKind::Neutral || (value.sources.is_empty() && !unknown) || self.loose {
             return;
         }
+        self.note(kind, value);
+    }
+
+    fn note(&mut self, kind: ProbeKind, value: &Value) {
         self.burn(value.sources.len());
         if !self.probes.iter().any(|probe| probe.kind == kind) {
-            self.probes.push(Probe { kind, sources: Vec::new() });
+            self.probes.push(Probe { kind, sources: Vec::new(), opaque: false });
         }
         let Some(probe) = self.probes.iter_mut().find(|probe| probe.kind == kind) else { return };
+        probe.opaque |= value.kind == OutputKind::Opaque;
         for source in &value.sources {
             if let Err(at) = probe.sources.binary_search(source) {
                 probe.sources.insert(at, *source);
             }
         }
+    }
+}
+
+/// The same for every row: constants, parameters, and what is made of them without looking at anything else.
+fn is_fixed(node: &Node) -> bool {
+    let all = |nodes: &[Node]| nodes.iter().all(is_fixed);
+    match node.node.as_ref() {
+        Some(NodeEnum::AConst(_) | NodeEnum::ParamRef(_) | NodeEnum::SqlvalueFunction(_)) => true,
+        Some(NodeEnum::TypeCast(cast)) => cast.arg.as_deref().is_some_and(is_fixed),
+        Some(NodeEnum::CollateClause(clause)) => clause.arg.as_deref().is_some_and(is_fixed),
+        Some(NodeEnum::AArrayExpr(array)) => all(&array.elements),
+        Some(NodeEnum::AExpr(operation)) => {
+            [&operation.lexpr, &operation.rexpr].into_iter().flatten().all(|side| is_fixed(side))
+        }
+        Some(NodeEnum::FuncCall(call)) => {
+            let name = call.funcname.last().and_then(names::text).unwrap_or_default();
+            matches!(name, "lower" | "upper" | "trim" | "btrim" | "now" | "concat") && all(&call.args)
+        }
+        _ => false,
+    }
+}
+
+/// The name, where the expression is nothing but one.
+fn only_name(node: &Node) -> Option<&str> {
+    let Some(NodeEnum::ColumnRef(column)) = node.node.as_ref() else { return None };
+    match column.fields.as_slice() {
+        [name] => names::text(name),
+        _ => None,
     }
 }
 

@@ -98,9 +98,10 @@ impl<'a> Resolver<'a> {
             let Some(NodeEnum::List(list)) = list.node.as_ref() else {
                 return Row::open(self.unknown());
             };
-            let fields = list.items.iter().enumerate().map(|(column, item)| Field {
-                name: format!("column{}", column + 1),
-                value: self.expression(item, scope),
+            let fields = list.items.iter().enumerate().map(|(column, item)| {
+                let value = self.expression(item, scope);
+                self.computed(item, &value);
+                Field { name: format!("column{}", column + 1), value }
             });
             let fields = fields.collect();
             row = if at == 0 { Row { fields, rest: None } } else { either(row, Row { fields, rest: None }) };
@@ -121,8 +122,13 @@ impl<'a> Resolver<'a> {
             rows.push(row);
         }
         let keeps_all = select.all && select.op == SetOperation::SetopUnion as i32;
-        if !keeps_all {
-            rows.iter().for_each(|row| self.distinct(row));
+        if let ([ours, theirs], false) = (rows.as_slice(), keeps_all) {
+            for (ours, theirs) in ours.fields.iter().zip(&theirs.fields) {
+                self.matched(&ours.value, &theirs.value);
+            }
+            for rest in [&ours.rest, &theirs.rest].into_iter().flatten() {
+                self.compared(rest, ProbeKind::Condition);
+            }
         }
         // EXCEPT returns rows of the left side only, but which ones tells about the right: its sources stay.
         rows.into_iter().reduce(either).unwrap_or_default()
@@ -153,7 +159,9 @@ impl<'a> Resolver<'a> {
 
     fn field(&mut self, target: &ResTarget, value: &'a Node, scope: &Scope<'a, '_>) -> Field {
         let name = if target.name.is_empty() { names::figure(value) } else { target.name.clone() };
-        Field { name, value: self.expression(value, scope) }
+        let computed = self.expression(value, scope);
+        self.computed(value, &computed);
+        Field { name, value: computed }
     }
 
     /// `*`, `t.*`, `(t).*`, `(expression).*`: several columns from one target.

@@ -217,6 +217,13 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Records a value that a definition keeps in a column of its own.
+    pub fn store_computed(&mut self, value: Value) {
+        if !value.sources.is_empty() {
+            self.stores.push(Store { into: Vec::new(), kind: OutputKind::Derived, sources: value.sources });
+        }
+    }
+
     fn store_into(&mut self, into: Vec<Column>, value: Value) {
         let carries = match value.kind {
             OutputKind::Direct | OutputKind::Derived => !value.sources.is_empty(),

@@ -163,7 +163,8 @@ const PROBES: &[(&str, &str)] = &[
     ("SELECT ssn FROM customers", "."),
     ("SELECT name FROM customers WHERE id = 1 AND name LIKE 'N%' ORDER BY lower(name) LIMIT 1", "."),
     ("SELECT name FROM customers WHERE ssn IS NOT NULL", "."),
-    ("SELECT count(*), count(ssn), count(DISTINCT ssn) FROM customers", "."),
+    ("SELECT count(*), count(ssn) FROM customers", "."),
+    ("SELECT count(DISTINCT ssn) FROM customers", "E"),
     ("SELECT EXISTS (SELECT ssn FROM customers)", "."),
     ("SELECT name FROM customers WHERE ssn = '101-02-0037'", "E"),
     ("SELECT name FROM customers WHERE '101-02-0037' <> ssn::text", "E"),
@@ -185,7 +186,7 @@ const PROBES: &[(&str, &str)] = &[
     ("SELECT count(*) FROM (SELECT ssn FROM customers EXCEPT SELECT body FROM notes) x", "E"),
     ("SELECT name FROM customers ORDER BY ssn", "O"),
     ("SELECT name FROM customers ORDER BY ssn DESC NULLS LAST LIMIT 1", "O"),
-    ("SELECT rank() OVER (ORDER BY ssn), name FROM customers", "O"),
+    ("SELECT rank() OVER (ORDER BY ssn), name FROM customers", "C"),
     ("SELECT name FROM customers WHERE ssn LIKE '101%'", "C"),
     ("SELECT name FROM customers WHERE ssn ~ '^101'", "C"),
     ("SELECT name FROM customers WHERE ssn < '102'", "C"),
@@ -227,6 +228,22 @@ const PROBES: &[(&str, &str)] = &[
     ("SELECT count(*) FROM customers c, unnest(string_to_array(c.ssn, '-')) u", "V"),
     ("SELECT count(*) FROM customers c, regexp_split_to_table(c.ssn, '1')", "V"),
     ("SELECT count(*) FROM customers c, jsonb_each_text(to_jsonb(c)) e", "V"),
+    (
+        "SELECT count(*) OVER (ORDER BY g ROWS (SELECT left(ssn, 3)::int FROM customers WHERE id = 1) PRECEDING) FROM generate_series(1, 300) g",
+        "V",
+    ),
+    ("SELECT id FROM (SELECT id, ssn LIKE '101%' AS name FROM customers ORDER BY name DESC LIMIT 1) x", "C"),
+    ("SELECT id FROM (SELECT DISTINCT ON (name) id, ssn LIKE '101%' AS name FROM customers) x", "C"),
+    ("SELECT name FROM customers WHERE ssn IN (SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i)", "C"),
+    ("SELECT name FROM customers c JOIN generate_series(1, 3) i ON c.ssn = '10' || i || '-02-0037'", "C"),
+    ("SELECT name FROM customers c JOIN (SELECT i, '10' || i || '-02-0037' AS ssn FROM generate_series(1, 3) i) x USING (ssn)", "C"),
+    ("SELECT name FROM customers c JOIN (SELECT '10' || i || '-02-0037' AS s FROM generate_series(1, 3) i) x ON c.ssn = x.s", "C"),
+    ("SELECT name FROM customers WHERE ssn = ANY (ARRAY(SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i))", "C"),
+    ("SELECT count(*) FROM (SELECT ssn FROM customers INTERSECT SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i) x", "C"),
+    ("WITH w AS MATERIALIZED (SELECT 1 / (ascii(ssn) - 40) FROM customers WHERE id = 1) SELECT count(*) FROM w", "C"),
+    ("SELECT count(*) FROM customers c, LATERAL (VALUES (1 / (ascii(c.ssn) - 40))) v", "C"),
+    ("SELECT count(*) FROM (SELECT pg_sleep(left(ssn, 1)::int / 10000.0) FROM customers) x", "V"),
+    ("SELECT count(*) FROM (SELECT set_config('x.y', ssn, false) FROM customers) x", "V"),
 ];
 /// Other values in the same order, equal where they were equal, none of them in any query's text.
 const ORDERED_CHANGE: &str = "UPDATE customers SET ssn = '7' || ssn; REFRESH MATERIALIZED VIEW m";
@@ -385,8 +402,10 @@ fn rows_that_change_with_the_protected_values_are_probes() {
         if changed && kinds == "." {
             wrong.push_str(&format!("{sql}\n    its rows changed, and nothing says why\n"));
         }
-        if changed && kinds == "O" {
-            wrong.push_str(&format!("{sql}\n    order alone cannot have changed its rows\n"));
+        // No value that a text names is touched, nor is the order changed: only a search can tell the difference.
+        let named = sql.contains("-02-0037") && !sql.contains("generate_series");
+        if changed && !named && !kinds.ends_with(['C', 'V']) {
+            wrong.push_str(&format!("{sql}\n    probes {kinds} cannot have changed its rows\n"));
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");

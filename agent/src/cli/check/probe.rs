@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::Row;
 use crate::cli::ca::is_trusted;
 use crate::config::Config;
+use crate::kernel::capability;
 use crate::tls::CaFacts;
 
 /// What does not hang on the configuration.
@@ -110,11 +111,10 @@ fn cgroup(mounts: &str) -> Row {
 
 /// By the effective set of this process; the service needs the same.
 fn capabilities(status: &str) -> Vec<Row> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let held = capability::held(status);
     let one = |what, bit: u32, essential: bool, lost| {
         let give = "run as root, or grant it (AmbientCapabilities= in the unit)";
-        match (held >> bit & 1 == 1, essential) {
+        match (capability::has(held, bit), essential) {
             (true, _) => Row::good(what, "held"),
             (false, true) => Row::missing(what, "not held", lost, give),
             (false, false) => Row::less(what, "not held", lost, give),

@@ -144,8 +144,25 @@ impl View<'_> {
         if self.plan.response.is_empty() || !self.guarded {
             return None;
         }
-        let each = |probe: &Probe| probe.sources.iter().find_map(|source| self.probed(probe.kind, *source));
+        let unread = match self.catalog {
+            None => true,
+            Some(_) => {
+                self.masks_something() && statement.relations.iter().any(|relation| relation.oid == 0)
+            }
+        };
+        let each = |probe: &Probe| {
+            let told = probe.sources.iter().find_map(|source| self.probed(probe.kind, *source));
+            told.or_else(|| if probe.opaque && unread { self.unread(probe.kind) } else { None })
+        };
         statement.probes.iter().find_map(each)
+    }
+
+    /// A condition on columns that could not be looked up.
+    fn unread(&self, kind: ProbeKind) -> Option<Obstacle> {
+        let rule = self.plan.response.iter().find(|rule| !rule.filter.admits(kind))?;
+        let message = "whether its conditions look at masked columns cannot be told: send the statement by itself, \
+                       after those that change names or settings";
+        Some(Obstacle { rule: rule.rule.clone(), message: message.into() })
     }
 
     fn probed(&self, kind: ProbeKind, source: Column) -> Option<Obstacle> {

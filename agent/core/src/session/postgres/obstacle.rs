@@ -42,7 +42,12 @@ impl Conversation {
     /// under the masks that reading the same relations would have.
     fn covert_obstacle(&mut self, turn: &Turn<'_>, known: &Known, statement: &Statement) -> Option<Obstacle> {
         let protected = self.catalog.protected(&turn.rules);
-        let probes = statement.probes.iter().any(|probe| protected.holds_any(&probe.sources));
+        let guarded = self.is_guarded(turn);
+        let unread = known.catalog.is_none() || statement.relations.iter().any(|relation| relation.oid == 0);
+        let probes = statement
+            .probes
+            .iter()
+            .any(|probe| protected.holds_any(&probe.sources) || (probe.opaque && guarded && unread));
         if statement.stores.is_empty() && !probes {
             return None;
         }
