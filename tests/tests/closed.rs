@@ -191,6 +191,36 @@ fn an_agent_that_cannot_start_says_why_and_opens_nothing() {
     bench.assert_open();
 }
 
+#[test]
+fn an_agent_without_privileges_or_without_cgroup_v2_says_what_to_do() {
+    let mut bench = bench("powerless");
+    bench.agent = None;
+    let config = bench.config.to_str().unwrap().to_owned();
+    let weir = weir().unwrap();
+    let agent = [weir.to_str().unwrap(), "agent", "--config", &config];
+
+    let mut bare = Command::new("setpriv");
+    bare.args(["--bounding-set=-all", "--inh-caps=-all"]).args(agent);
+    let ended = bare.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success());
+    assert!(said.contains("CAP_BPF") && said.contains("CAP_NET_ADMIN"), "{said}");
+    bench.assert_closed();
+
+    // A mount namespace of its own, in which no cgroup v2 is mounted.
+    let script = "mount --make-rprivate / && grep ' cgroup2 ' /proc/mounts | cut -d' ' -f2 | xargs -n1 umount -l && exec \"$@\"";
+    let mut v1 = Command::new("unshare");
+    v1.args(["--mount", "sh", "-c", script, "sh"]).args(agent);
+    let ended = v1.output().unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success());
+    assert!(said.contains("cgroup v2"), "{said}");
+    bench.assert_closed();
+
+    bench.restart().unwrap();
+    bench.assert_open();
+}
+
 /// A small file system of its own, unmounted with its owner.
 struct SmallDisk(PathBuf);
 

@@ -36,6 +36,8 @@ mod settings;
 mod start;
 mod statement;
 
+pub use obstacle::foresee;
+
 use act::Head;
 use judge::Rules;
 use mask::{Layout, Scratch};

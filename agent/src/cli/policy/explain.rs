@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use comfy_table::{Table, presets};
@@ -55,7 +56,7 @@ pub(super) struct Args {
 
 pub(super) fn run(common: &Common, args: &Args) -> anyhow::Result<ExitCode> {
     let config = config(common)?;
-    let policy = load(config.as_ref(), &args.dir)?.policy;
+    let policy = Arc::new(load(config.as_ref(), &args.dir)?.policy);
     let actor = Actor {
         workload: args.workload.clone(),
         user: args.user.clone(),
@@ -94,13 +95,27 @@ pub(super) fn run(common: &Common, args: &Args) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn of_sql(policy: &Policy, scene: &Scene, sql: &str, tables: &[String]) -> anyhow::Result<Vec<Explanation>> {
+fn of_sql(
+    policy: &Arc<Policy>,
+    scene: &Scene,
+    sql: &str,
+    tables: &[String],
+) -> anyhow::Result<Vec<Explanation>> {
     let tables: Vec<(String, Vec<String>)> =
         tables.iter().map(|text| table(text)).collect::<Result<_, _>>()?;
     let catalog = scene::catalog(&tables)?;
     let statements = grammar::statements(sql, catalog.as_ref());
     anyhow::ensure!(!statements.is_empty(), "there is no statement in --sql");
-    let explain = |statement| policy.explain(&scene.context(), &Action::Sql(statement));
+    let explain = |statement| {
+        let context = scene.context();
+        let mut explanation = policy.explain(&context, &Action::Sql(statement));
+        let obstacle = grammar::obstacle(policy, &context, statement, catalog.as_ref());
+        if let Some((rule, message)) = obstacle.filter(|_| explanation.decision != "deny") {
+            explanation.decision = "deny".into();
+            (explanation.rule, explanation.message) = (rule.to_string(), message);
+        }
+        explanation
+    };
     Ok(statements.iter().map(explain).collect())
 }
 

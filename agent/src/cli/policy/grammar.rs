@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use weir_core::action::Statement;
+use weir_core::action::{Context, Statement};
+use weir_core::policy::Policy;
+use weir_core::session::postgres::foresee;
 use weir_core::sql::{Catalog, Dialect, Grammar};
 
 /// The statements of a text. Without a catalog nobody can say which schema a bare table name means; here, where no
@@ -15,4 +17,14 @@ pub(super) fn statements(sql: &str, catalog: Option<&Arc<Catalog>>) -> Vec<State
         }
     }
     statements
+}
+
+/// Why an admitted statement is refused all the same: a masked value would get out. Told where the tables are known.
+pub(super) fn obstacle(
+    policy: &Arc<Policy>,
+    context: &Context<'_>,
+    statement: &Statement,
+    catalog: Option<&Arc<Catalog>>,
+) -> Option<(Arc<str>, String)> {
+    foresee(policy, context, statement, catalog?, &weir_sql::PgGrammar::new())
 }

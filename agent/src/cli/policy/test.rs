@@ -27,7 +27,7 @@ struct Report {
 
 pub(super) fn run(common: &Common, dir: &Path) -> anyhow::Result<ExitCode> {
     let config = config(common)?;
-    let policy = load(config.as_ref(), dir)?.policy;
+    let policy = Arc::new(load(config.as_ref(), dir)?.policy);
     let files = folder::tests(dir)?;
     anyhow::ensure!(!files.is_empty(), "{}: no test file here (*_test.yaml)", dir.display());
     let mut problems = Vec::new();
@@ -61,7 +61,7 @@ pub(super) fn run(common: &Common, dir: &Path) -> anyhow::Result<ExitCode> {
 fn file(
     name: &Arc<str>,
     text: &str,
-    policy: &Policy,
+    policy: &Arc<Policy>,
     config: Option<&Config>,
     problems: &mut Vec<Problem>,
     reports: &mut Vec<Report>,
@@ -134,7 +134,7 @@ mod tests {
 
     fn ran(text: &str) -> (Vec<String>, Vec<Vec<String>>) {
         let (mut problems, mut reports) = (Vec::new(), Vec::new());
-        file(&Arc::from("x_test.yaml"), text, &shipped(), None, &mut problems, &mut reports);
+        file(&Arc::from("x_test.yaml"), text, &Arc::new(shipped()), None, &mut problems, &mut reports);
         let problems = problems.iter().map(ToString::to_string).collect();
         (problems, reports.into_iter().map(|report| report.failures).collect())
     }
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn the_shipped_packs_pass_their_own_tests() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
-        let policy = shipped();
+        let policy = Arc::new(shipped());
         for path in folder::tests(&folder).unwrap() {
             let (mut problems, mut reports) = (Vec::new(), Vec::new());
             let text = folder::text(&path).unwrap();

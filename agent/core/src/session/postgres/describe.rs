@@ -121,8 +121,13 @@ impl View<'_> {
         }
     }
 
+    /// What gets masked values out without showing them: stores and conditions.
+    pub fn covert_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
+        self.store_obstacle(statement).or_else(|| self.probe_obstacle(statement))
+    }
+
     /// A masked value that would be written where it is not masked, or in a form in which it is not.
-    pub fn store_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
+    fn store_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
         if self.plan.response.is_empty() || !self.guarded {
             return None;
         }
@@ -140,7 +145,7 @@ impl View<'_> {
     }
 
     /// A masked value that would show in which rows there are.
-    pub fn probe_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
+    fn probe_obstacle(&self, statement: &Statement) -> Option<Obstacle> {
         if self.plan.response.is_empty() || !self.guarded {
             return None;
         }

@@ -2,14 +2,18 @@
 //! It refuses before the server has seen the statement, so that nothing has to be taken back.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::describe::Obstacle;
+use super::describe::{Obstacle, View};
+use super::judge::Rules;
+use super::protected::Protected;
 use super::statement::Known;
 use super::{Conversation, Turn};
-use crate::action::{Action, Effect, Effects, Statement};
-use crate::policy::MaskPlan;
+use crate::action::{Action, Context, Effect, Effects, Statement};
+use crate::policy::{MaskPlan, Policy};
+use crate::sql::{Catalog, Grammar};
 
 impl Conversation {
     pub(super) fn obstacle(
@@ -51,16 +55,42 @@ impl Conversation {
         if statement.stores.is_empty() && !probes {
             return None;
         }
-        let read = Statement {
-            effects: Effects::of(&[Effect::Read]),
-            relations: statement.relations.clone(),
-            opaque: true,
-            ..Statement::default()
-        };
-        let plan = turn.rules.judge(&self.context(turn.now), &Action::Sql(&read)).masks;
-        self.with_view(turn, &plan, known.catalog.is_some(), |view| {
-            view.store_obstacle(statement).or_else(|| view.probe_obstacle(statement))
-        })
+        let plan = turn.rules.judge(&self.context(turn.now), &Action::Sql(&reading(statement))).masks;
+        self.with_view(turn, &plan, known.catalog.is_some(), |view| view.covert_obstacle(statement))
+    }
+}
+
+/// What would keep an admitted statement from running, and by which rule, as far as that can be told without a server.
+#[must_use]
+pub fn foresee(
+    policy: &Arc<Policy>,
+    context: &Context<'_>,
+    statement: &Statement,
+    catalog: &Arc<Catalog>,
+    grammar: &dyn Grammar,
+) -> Option<(Arc<str>, String)> {
+    let rules: Arc<dyn Rules> = policy.clone();
+    let protected = Protected::of(rules.as_ref(), catalog);
+    let guarded = rules.needs(context).catalog;
+    let see = |plan: &Arc<MaskPlan>, look: &dyn Fn(&View<'_>) -> Option<Obstacle>| {
+        let texts = &catalog.texts;
+        let catalog = Some(catalog);
+        look(&View { rules: &rules, plan, catalog, protected: &protected, grammar, guarded, texts })
+    };
+    let read = policy.judge(context, &Action::Sql(&reading(statement))).masks;
+    let plan = policy.judge(context, &Action::Sql(statement)).masks;
+    let obstacle = see(&read, &|view| view.covert_obstacle(statement))
+        .or_else(|| see(&plan, &|view| view.obstacle(statement)))?;
+    Some((obstacle.rule, obstacle.message))
+}
+
+/// A statement that reads what this one touches.
+fn reading(statement: &Statement) -> Statement {
+    Statement {
+        effects: Effects::of(&[Effect::Read]),
+        relations: statement.relations.clone(),
+        opaque: true,
+        ..Statement::default()
     }
 }
 

@@ -102,11 +102,11 @@ impl Case {
     }
 
     /// What differs from what is expected.
-    pub(super) fn run(&self, policy: &Policy) -> Vec<String> {
+    pub(super) fn run(&self, policy: &Arc<Policy>) -> Vec<String> {
         self.expected.differences(&self.judge(policy))
     }
 
-    fn judge(&self, policy: &Policy) -> Verdicts {
+    fn judge(&self, policy: &Arc<Policy>) -> Verdicts {
         let context = self.scene.context();
         match &self.act {
             Act::Connect => verdicts(policy, policy.judge(&context, &Action::Connect), Effects::NONE),
@@ -124,7 +124,14 @@ impl Case {
             Act::Sql { text, catalog } => {
                 let statements = grammar::statements(text, catalog.as_ref());
                 let judged = statements.iter().map(|statement| {
-                    verdicts(policy, policy.judge(&context, &Action::Sql(statement)), statement.effects)
+                    let judgement = policy.judge(&context, &Action::Sql(statement));
+                    let verdicts = verdicts(policy, judgement, statement.effects);
+                    match grammar::obstacle(policy, &context, statement, catalog.as_ref()) {
+                        Some((rule, message)) if verdicts.decision != "deny" => {
+                            Verdicts { decision: "deny", rule: rule.to_string(), message, ..verdicts }
+                        }
+                        Some(_) | None => verdicts,
+                    }
                 });
                 judged.reduce(stricter).unwrap_or_default()
             }
