@@ -1,4 +1,4 @@
-//! `cargo xtask bench [--rounds N] [--seconds S] [--only NAME] [--json]`: weir beside no proxy and beside its peers, in turns.
+//! `cargo xtask bench [NAME] [--rounds N] [--seconds S] [--json]`: weir beside no proxy and beside its peers, in turns.
 //! It refuses to quote a time alone: every figure is a ratio within one round, or processor time for each act.
 
 use std::os::unix::process::CommandExt as _;
@@ -18,7 +18,7 @@ mod web;
 
 use report::Report;
 
-/// The benches by the name that `--only` takes.
+/// The benches by name.
 const BENCHES: [(&str, fn(&Wish, &mut Report) -> Result<()>); 4] =
     [("pgbench", pgbench::run), ("rows", rows::run), ("http", web::run), ("fence", fence::run)];
 
@@ -68,9 +68,9 @@ impl Wish {
             match argument.as_str() {
                 "--rounds" => wish.rounds = number(value()?)?,
                 "--seconds" => wish.seconds = number(value()?)? as u64,
-                "--only" => wish.only = Some(value()?.clone()),
                 "--json" => wish.json = true,
-                other => bail!("bench knows no {other}"),
+                option if option.starts_with('-') => bail!("bench knows no {option}"),
+                name => wish.only = Some(name.to_owned()),
             }
         }
         match &wish.only {
@@ -144,11 +144,11 @@ mod tests {
 
     #[test]
     fn arguments_are_read_and_mistakes_named() {
-        let wish = parse("--rounds 3 --seconds 2 --only http --json").unwrap();
+        let wish = parse("http --rounds 3 --seconds 2 --json").unwrap();
         assert_eq!(wish, Wish { rounds: 3, seconds: 2, only: Some("http".into()), json: true });
-        assert!(parse("--only nothing").unwrap_err().to_string().contains("pgbench, rows, http"));
+        assert!(parse("nothing").unwrap_err().to_string().contains("pgbench, rows, http"));
         assert!(parse("--rounds 0").is_err());
         assert!(parse("--rounds").is_err());
-        assert!(parse("fast").is_err());
+        assert!(parse("--fast").is_err());
     }
 }

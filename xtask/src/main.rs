@@ -16,7 +16,7 @@ cargo xtask demo [--check]     the main job on real parts; --check asserts every
 cargo xtask test [NAME…]       set up and pass everything: house rules, units, fuzz, fence, black box
 cargo xtask tidy               the house rules that a machine can hold
 cargo xtask fuzz [--seconds N] [TARGET…]
-cargo xtask bench [--json] [--rounds N] [--seconds S] [--only NAME]   beside direct, pgbouncer and haproxy
+cargo xtask bench [NAME] [--json] [--rounds N] [--seconds S]   beside direct, pgbouncer and haproxy
 ";
 
 fn main() -> ExitCode {

@@ -297,7 +297,7 @@ impl<'a> Resolver<'a> {
     fn function(&mut self, call: &'a FuncCall, scope: &Scope<'a, '_>) -> Value {
         let mut values = self.values(&call.args, scope);
         // Counting computed values tells which of them are null: that is a computation, too.
-        let mut counts = values.iter().all(|value| is_stored(value));
+        let mut counts = values.iter().all(is_stored);
         values.extend(self.values(&call.agg_order, scope));
         if call.agg_filter.is_some() {
             values.push(self.optional(call.agg_filter.as_deref(), scope));

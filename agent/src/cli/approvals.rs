@@ -57,7 +57,7 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
             let mut response = client.ask(&Request::Watch)?;
             loop {
                 print(common, &open(response)?)?;
-                response = client.next()?;
+                response = client.receive()?;
             }
         }
     }

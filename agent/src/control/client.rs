@@ -30,14 +30,14 @@ impl Client {
         line.push(b'\n');
         // An agent that turns callers away says why before it is asked, and closes: its words are still to be read.
         let _ = self.stream.get_mut().write_all(&line);
-        self.next()
+        self.receive()
     }
 
     /// The next answer of a request that has several (`Watch`).
     ///
     /// # Errors
     /// As [`Client::ask`].
-    pub fn next(&mut self) -> anyhow::Result<Response> {
+    pub fn receive(&mut self) -> anyhow::Result<Response> {
         let mut line = String::new();
         if self.stream.read_line(&mut line).context("the agent went away")? == 0 {
             bail!("the agent went away");
