@@ -9,8 +9,8 @@ use std::time::Duration;
 use weir_ebpf::{Dialled, Failure, Listener, Origin, slot};
 
 pub mod bpffs;
-pub mod capability;
 mod btf;
+pub mod capability;
 pub mod cgroup;
 mod load;
 mod logs;

@@ -234,7 +234,10 @@ fn no_condition_tells_the_digits_of_a_masked_value() {
         if direct.err.contains("ERROR") {
             writeln!(faults, "no control for {script}: {direct:?}").unwrap();
         }
-        if !["is masked", "from masked columns", "masked values"].iter().any(|words| through.err.contains(words)) {
+        if !["is masked", "from masked columns", "masked values"]
+            .iter()
+            .any(|words| through.err.contains(words))
+        {
             writeln!(faults, "answered: {script}: {through:?}").unwrap();
         }
     }

@@ -18,8 +18,11 @@ mod web;
 
 use report::Report;
 
+/// One of the benches: it adds its cases to the report.
+type Bench = fn(&Wish, &mut Report) -> Result<()>;
+
 /// The benches by name.
-const BENCHES: [(&str, fn(&Wish, &mut Report) -> Result<()>); 4] =
+const BENCHES: [(&str, Bench); 4] =
     [("pgbench", pgbench::run), ("rows", rows::run), ("http", web::run), ("fence", fence::run)];
 
 /// Clients run on the first core; the server and whatever stands in front of it share the second, so that a proxy pays

@@ -3,8 +3,8 @@
 
 use pg_query::NodeEnum;
 use pg_query::protobuf::{
-    AlterTableStmt, ConstrType, Constraint, CreateFunctionStmt, CreateStmt, DefElem, DropStmt, Node, ObjectType,
-    RangeVar, RuleStmt,
+    AlterTableStmt, ConstrType, Constraint, CreateFunctionStmt, CreateStmt, DefElem, DropStmt, Node,
+    ObjectType, RangeVar, RuleStmt,
 };
 use weir_core::action::{Access, Effect, Object};
 
@@ -72,12 +72,18 @@ impl<'a> Resolver<'a> {
             NodeEnum::CreatePolicyStmt(policy) => {
                 self.made(Effect::Create, Object::Other);
                 self.names(policy.table.as_ref(), Access::Write);
-                self.conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
+                self.conditions(
+                    policy.table.as_ref(),
+                    [policy.qual.as_deref(), policy.with_check.as_deref()],
+                );
             }
             NodeEnum::AlterPolicyStmt(policy) => {
                 self.made(Effect::Alter, Object::Other);
                 self.names(policy.table.as_ref(), Access::Write);
-                self.conditions(policy.table.as_ref(), [policy.qual.as_deref(), policy.with_check.as_deref()]);
+                self.conditions(
+                    policy.table.as_ref(),
+                    [policy.qual.as_deref(), policy.with_check.as_deref()],
+                );
             }
             NodeEnum::CreateStatsStmt(stats) => {
                 self.made(Effect::Create, Object::Other);

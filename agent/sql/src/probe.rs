@@ -54,7 +54,8 @@ impl<'a> Resolver<'a> {
                 }
             }
             (_, _) => {
-                let sides = [left, right].map(|side| (self.is_whole(side, scope), self.optional(side, scope)));
+                let sides =
+                    [left, right].map(|side| (self.is_whole(side, scope), self.optional(side, scope)));
                 // Beside something that runs through many values, one comparison is a search.
                 let whole = sides.iter().all(|(whole, _)| *whole);
                 let kind = if whole { ProbeKind::Equality } else { ProbeKind::Condition };
@@ -73,7 +74,8 @@ impl<'a> Resolver<'a> {
                 let value = self.expression(node, scope);
                 // Without a catalog a column is what it looks like.
                 let unknown = value.kind == OutputKind::Opaque && value.sources.is_empty();
-                value.kind == OutputKind::Direct || unknown && matches!(node.node, Some(NodeEnum::ColumnRef(_)))
+                value.kind == OutputKind::Direct
+                    || unknown && matches!(node.node, Some(NodeEnum::ColumnRef(_)))
             }
             Some(NodeEnum::FuncCall(_)) => self.is_folded_column(node, scope) || is_fixed(node),
             _ => is_fixed(node),
@@ -100,7 +102,8 @@ impl<'a> Resolver<'a> {
             Some(query) => self.query(query, Some(scope)),
             None => Row::open(self.unknown()),
         };
-        let stored = row.rest.is_none() && row.fields.iter().all(|field| field.value.kind == OutputKind::Direct);
+        let stored =
+            row.rest.is_none() && row.fields.iter().all(|field| field.value.kind == OutputKind::Direct);
         let tests = match link.testexpr.as_deref().map(|test| (test, test.node.as_ref())) {
             Some((_, Some(NodeEnum::RowExpr(row)))) => row.args.as_slice(),
             Some((test, _)) => std::slice::from_ref(test),

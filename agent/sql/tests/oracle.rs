@@ -220,7 +220,10 @@ const PROBES: &[(&str, &str)] = &[
     ("DELETE FROM customers WHERE ssn LIKE '1%'", "C"),
     ("UPDATE customers SET name = 'x' WHERE ssn = '101-02-0037'", "E"),
     ("INSERT INTO notes SELECT id, name FROM customers WHERE ssn LIKE '1%'", "C"),
-    ("INSERT INTO customers (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE customers.ssn LIKE '1%'", "C"),
+    (
+        "INSERT INTO customers (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET name = 'x' WHERE customers.ssn LIKE '1%'",
+        "C",
+    ),
     ("SELECT g FROM customers, generate_series(1, substr(ssn, 1, 3)::int) g", "V"),
     ("SELECT count(*) FROM (SELECT generate_series(1, substr(ssn, 1, 3)::int) FROM customers) x", "V"),
     ("SELECT name FROM customers LIMIT (SELECT substr(ssn, 1, 1)::int FROM customers LIMIT 1)", "V"),
@@ -234,13 +237,31 @@ const PROBES: &[(&str, &str)] = &[
     ),
     ("SELECT id FROM (SELECT id, ssn LIKE '101%' AS name FROM customers ORDER BY name DESC LIMIT 1) x", "C"),
     ("SELECT id FROM (SELECT DISTINCT ON (name) id, ssn LIKE '101%' AS name FROM customers) x", "C"),
-    ("SELECT name FROM customers WHERE ssn IN (SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i)", "C"),
+    (
+        "SELECT name FROM customers WHERE ssn IN (SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i)",
+        "C",
+    ),
     ("SELECT name FROM customers c JOIN generate_series(1, 3) i ON c.ssn = '10' || i || '-02-0037'", "C"),
-    ("SELECT name FROM customers c JOIN (SELECT i, '10' || i || '-02-0037' AS ssn FROM generate_series(1, 3) i) x USING (ssn)", "C"),
-    ("SELECT name FROM customers c JOIN (SELECT '10' || i || '-02-0037' AS s FROM generate_series(1, 3) i) x ON c.ssn = x.s", "C"),
-    ("SELECT name FROM customers WHERE ssn = ANY (ARRAY(SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i))", "C"),
-    ("SELECT count(*) FROM (SELECT ssn FROM customers INTERSECT SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i) x", "C"),
-    ("WITH w AS MATERIALIZED (SELECT 1 / (ascii(ssn) - 40) FROM customers WHERE id = 1) SELECT count(*) FROM w", "C"),
+    (
+        "SELECT name FROM customers c JOIN (SELECT i, '10' || i || '-02-0037' AS ssn FROM generate_series(1, 3) i) x USING (ssn)",
+        "C",
+    ),
+    (
+        "SELECT name FROM customers c JOIN (SELECT '10' || i || '-02-0037' AS s FROM generate_series(1, 3) i) x ON c.ssn = x.s",
+        "C",
+    ),
+    (
+        "SELECT name FROM customers WHERE ssn = ANY (ARRAY(SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i))",
+        "C",
+    ),
+    (
+        "SELECT count(*) FROM (SELECT ssn FROM customers INTERSECT SELECT '10' || i || '-02-0037' FROM generate_series(1, 3) i) x",
+        "C",
+    ),
+    (
+        "WITH w AS MATERIALIZED (SELECT 1 / (ascii(ssn) - 40) FROM customers WHERE id = 1) SELECT count(*) FROM w",
+        "C",
+    ),
     ("SELECT count(*) FROM customers c, LATERAL (VALUES (1 / (ascii(c.ssn) - 40))) v", "C"),
     ("SELECT count(*) FROM (SELECT pg_sleep(left(ssn, 1)::int / 10000.0) FROM customers) x", "V"),
     ("SELECT count(*) FROM (SELECT set_config('x.y', ssn, false) FROM customers) x", "V"),
@@ -390,7 +411,8 @@ fn probes_are_told_by_kind() {
 fn rows_that_change_with_the_protected_values_are_probes() {
     let mut lab = Lab::new("rowchange");
     let mut wrong = String::new();
-    let every = PROBES.iter().chain(QUERIES).filter(|(sql, _)| sql.starts_with("SELECT") && !sql.contains('$'));
+    let every =
+        PROBES.iter().chain(QUERIES).filter(|(sql, _)| sql.starts_with("SELECT") && !sql.contains('$'));
     for (sql, _) in every {
         let kinds = lab.probes(sql);
         // What the query shows of the protected values themselves is the business of the outputs.

@@ -19,7 +19,11 @@ pub fn has(held: u64, bit: u32) -> bool {
 /// Those of [`NEEDED`] that are not held.
 pub(super) fn missing() -> Vec<&'static str> {
     let held = held(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
-    NEEDED.iter().filter(|(_, bit)| !has(held, *bit) && !stands_in(held, *bit)).map(|(name, _)| *name).collect()
+    NEEDED
+        .iter()
+        .filter(|(_, bit)| !has(held, *bit) && !stands_in(held, *bit))
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 /// CAP_SYS_ADMIN still counts as CAP_BPF and CAP_PERFMON (capabilities(7)).

@@ -128,8 +128,11 @@ impl Spread {
         let (Some(least), Some(most)) = (figures.first(), figures.last()) else { return Spread::default() };
         let half = figures.len() / 2;
         let upper = figures.get(half).copied().unwrap_or_default();
-        let lower =
-            if figures.len() % 2 == 0 { figures.get(half - 1).copied().unwrap_or(upper) } else { upper };
+        let lower = if figures.len().is_multiple_of(2) {
+            figures.get(half - 1).copied().unwrap_or(upper)
+        } else {
+            upper
+        };
         Spread { median: f64::midpoint(lower, upper), least: *least, most: *most }
     }
 }

@@ -152,7 +152,8 @@ fn counts(out: &mut Vec<u8>, field: &str, counts: &BTreeMap<String, u64>) {
 fn quoted(out: &mut Vec<u8>, value: &str) {
     out.push(b'"');
     // No short-circuit: without one the compiler compares many bytes at a time.
-    let plain = value.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
+    let plain =
+        value.bytes().fold(true, |plain, byte| plain & (byte >= b' ') & (byte != b'"') & (byte != b'\\'));
     if plain {
         out.extend_from_slice(value.as_bytes());
     } else {

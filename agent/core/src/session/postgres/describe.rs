@@ -151,9 +151,7 @@ impl View<'_> {
         }
         let unread = match self.catalog {
             None => true,
-            Some(_) => {
-                self.masks_something() && statement.relations.iter().any(|relation| relation.oid == 0)
-            }
+            Some(_) => self.masks_something() && statement.relations.iter().any(|relation| relation.oid == 0),
         };
         let each = |probe: &Probe| {
             let told = probe.sources.iter().find_map(|source| self.probed(probe.kind, *source));

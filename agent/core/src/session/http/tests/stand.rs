@@ -16,7 +16,8 @@ use crate::detect::{ClassId, ClassSet, Finding};
 use crate::identity::{Class, Identity, Process};
 use crate::mask::{Key, Mask};
 use crate::policy::{
-    Approval, Filter, Inject, Judgement, MaskPlan, MaskRule, Needs, Permit, Policy, SecretName, Verdict, Would,
+    Approval, Filter, Inject, Judgement, MaskPlan, MaskRule, Needs, Permit, Policy, SecretName, Verdict,
+    Would,
 };
 use crate::session::{Appended, Host, Input, Now, Opening, Outbox};
 use crate::sql::Grammar;
