@@ -2,11 +2,14 @@
 //! descriptor wherever it goes, and so that the record's memory is there when `connect` needs it.
 //! It refuses every protocol that would carry data past the proxy.
 
+use aya_ebpf::EbpfContext;
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
 use core::ptr::{addr_of, read_volatile};
 use weir_ebpf::Counter;
 
+use crate::maps::LISTENERS;
 use crate::refusal::{Refusal, answer};
 use crate::{label, maps};
 
@@ -37,6 +40,10 @@ fn stamp(ctx: &SockContext) -> Result<(), Refusal> {
         (kind == SOCK_STREAM && protocol == IPPROTO_TCP) || (kind == SOCK_DGRAM && protocol == IPPROTO_UDP);
     if !spoken {
         return Err(Refusal::denied(Counter::Protocol));
+    }
+    // SAFETY: the context of this program; of the map only presence is read.
+    if unsafe { LISTENERS.get(bpf_get_netns_cookie(ctx.as_ptr())) }.is_none() {
+        maps::report_stranger(ctx.tgid());
     }
     // SAFETY: as above.
     match unsafe { maps::stamp_or_new(sk) } {

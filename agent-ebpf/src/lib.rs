@@ -25,6 +25,8 @@ pub mod map {
     pub const RESOLVERS: &str = "RESOLVERS";
     /// Start of a unix socket's base name ([`crate::SocketName`]) → 1: refused to labelled tasks.
     pub const SOCKET_NAMES: &str = "SOCKET_NAMES";
+    /// Ring buffer of process ids (`u32`): a labelled task made a socket where nobody listens. Not pinned.
+    pub const STRANGERS: &str = "STRANGERS";
     /// Per-CPU `u64`, indexed by [`crate::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 

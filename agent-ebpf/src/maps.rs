@@ -5,7 +5,7 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE};
 use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
-use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use weir_ebpf::{Address, Counter, Dialled, Failure, Listener, Origin, SocketName, Stamp, Tuple, slot};
 
 #[map]
@@ -27,6 +27,10 @@ pub static SOCKET_NAMES: HashMap<SocketName, u8> = HashMap::with_max_entries(64,
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 
+/// News, not a record: what does not fit is found by the agent's own look.
+#[map]
+static STRANGERS: RingBuf = RingBuf::with_byte_size(16 * 1024, 0);
+
 #[btf_map]
 static STAMPS: SkStorage<Stamp> = SkStorage::new();
 #[btf_map]
@@ -46,6 +50,13 @@ pub fn count(counter: Counter) {
         // SAFETY: the cell belongs to this CPU, and programs of this kind do not interrupt themselves.
         unsafe { *cell += 1 }
     }
+}
+
+/// Tells the agent that this process lives where it does not listen yet.
+#[inline(always)]
+pub fn report_stranger(tgid: u32) {
+    // A full buffer: see `STRANGERS`.
+    let _ = STRANGERS.output::<u32>(tgid, 0);
 }
 
 /// The stamp of a socket, if it has one.

@@ -3,11 +3,14 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
@@ -22,16 +25,20 @@ use crate::control::status::ClickHouseStatus;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
 use crate::kernel::Fence;
+use crate::kernel::inherit::Inheritance;
 use crate::ledger::{Appending, Ledger};
-use crate::listen::Listeners;
+use crate::listen::{Listeners, Sockets};
 use crate::names::{self, Names};
+use crate::netns::Namespaces;
 use crate::ship::Shipper;
 use crate::tls::{Authority, Leaves, Terminator};
 use crate::upstream::{Connector, Trust};
 use crate::workload::{Watch, Workloads};
-use crate::{clock, control};
+use crate::{clock, control, upgrade};
 
 mod worker;
+
+pub(crate) use worker::Workers;
 
 /// Everything a running agent shares between its threads.
 pub struct Agent {
@@ -50,8 +57,17 @@ pub struct Agent {
     pub started: Instant,
     /// Connections being served now.
     pub connections: AtomicU64,
+    /// Rung when a connection has ended.
+    pub left: Notify,
     /// Ends the agent; the fence stays as it is.
     pub stop: Notify,
+    /// Lets the agent become the program on the disk.
+    pub upgrade: Notify,
+    /// Where the agent was started from.
+    pub program: PathBuf,
+    /// The network namespaces it serves beside its own.
+    pub namespaces: Namespaces,
+    workers: OnceLock<Workers>,
     /// `weir detach` has opened the fence.
     lifted: AtomicBool,
     shipper: Option<Shipper>,
@@ -65,14 +81,18 @@ pub struct Agent {
 ///
 /// # Errors
 /// Whatever keeps a part from starting, with what to do about it. The fence is closed by then and stays so.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, mut inheritance: Inheritance) -> anyhow::Result<()> {
     // First: the agent's own sockets are exempt only once it is in its own cgroup.
-    let fence = Arc::new(Fence::raise(&config.fence)?);
+    let fence = Arc::new(Fence::raise_with(&config.fence, inheritance.lock.take())?);
     let workloads = Arc::new(Workloads::new(&config)?);
     Watch::start(Arc::clone(&workloads), Arc::clone(&fence))?;
     let (agent, _live) = assemble(config, fence, workloads)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(Arc::clone(&agent)));
+    let served = match runtime.block_on(serve(Arc::clone(&agent), inheritance)) {
+        Ok(Some(next)) => Err(upgrade::become_new(&agent, next)),
+        Ok(None) => Ok(()),
+        Err(fault) => Err(fault),
+    };
     if agent.lifted.load(Ordering::Relaxed) {
         agent.record("stop", "the agent stops; the fence is lifted");
         return served;
@@ -122,7 +142,12 @@ fn assemble(
         mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
         started: Instant::now(),
         connections: AtomicU64::new(0),
+        left: Notify::new(),
         stop: Notify::new(),
+        upgrade: Notify::new(),
+        program: upgrade::program().context("the agent's own program")?,
+        namespaces: Namespaces::new().context("the agent's network namespace")?,
+        workers: OnceLock::new(),
         lifted: AtomicBool::new(false),
         shipper,
         policy_problems,
@@ -147,13 +172,18 @@ fn note(reload: &Reload) -> Vec<String> {
     }
 }
 
-async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
-    let listeners = Listeners::open(agent.config.fence.port)
+/// Serves until the agent ends. What it returns is for the program that follows, after `weir upgrade`.
+async fn serve(agent: Arc<Agent>, inheritance: Inheritance) -> anyhow::Result<Option<Inheritance>> {
+    let mut doors = Sockets::adopt(inheritance.listeners)?;
+    let listeners = open_listeners(&agent, &mut doors)
         .with_context(|| format!("cannot listen on port {}", agent.config.fence.port))?;
-    let control = control::bind(&agent.config.control).await?;
+    let control = control::bind(&agent.config.control, inheritance.control).await?;
     agent.fence.resolvers(&resolvers())?;
     agent.look_names_up().await;
-    let workers = worker::start(&agent)?;
+    let started = worker::start(&agent)?;
+    let workers = agent.workers.get_or_init(|| started);
+    agent.namespaces.resume(doors, workers)?;
+    agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
     agent.fence.beat()?;
     listeners.publish(&agent.fence)?;
     agent.record("start", "the agent serves");
@@ -163,16 +193,44 @@ async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
         () = agent.fence.keep_alive() => {}
-        () = control::serve(control, Arc::clone(&agent)) => {}
+        () = control::serve(&control, Arc::clone(&agent)) => {}
         () = agent.keep_names() => {}
         failed = workers.accept(&listeners) => return Err(failed.into()),
+        failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = agent.stop.notified() => {}
+        () = agent.upgrade.notified() => return hand_over(&agent, &listeners, &control).await.map(Some),
     }
     // Nobody finds a socket that no agent answers.
     let _ = std::fs::remove_file(&agent.config.control);
-    Ok(())
+    Ok(None)
+}
+/// The listeners of the agent's own network namespace: those of the program before, or new ones.
+fn open_listeners(agent: &Agent, doors: &mut Vec<Sockets>) -> std::io::Result<Listeners> {
+    let own = agent.namespaces.own();
+    let kept = doors.iter().position(|door| door.netns().is_ok_and(|netns| netns == own));
+    match kept {
+        Some(at) => Listeners::of(doors.swap_remove(at)),
+        None => Listeners::open(agent.config.fence.port),
+    }
+}
+
+/// Lets what is under way end, and gathers what the next program needs. Connections wait in the listeners' queues.
+async fn hand_over(agent: &Agent, listeners: &Listeners, control: &UnixListener) -> anyhow::Result<Inheritance> {
+    agent.namespaces.pause();
+    let open = tokio::select! {
+        () = agent.fence.keep_alive() => 0,
+        open = upgrade::drain(agent) => open,
+    };
+    agent.record("upgrade", &format!("the agent becomes {}; {open} connections end with it", agent.program.display()));
+    let mut sockets = listeners.descriptors()?;
+    sockets.extend(agent.namespaces.descriptors()?);
+    Ok(Inheritance {
+        lock: Some(agent.fence.lock()?),
+        control: Some(control.as_fd().try_clone_to_owned()?),
+        listeners: sockets,
+    })
 }
 
 impl Agent {
@@ -228,6 +286,20 @@ impl Agent {
         Ok(())
     }
 
+    /// Makes sure that the program on the disk could serve, and writes down who wanted it.
+    pub(crate) async fn prepare_upgrade(&self, who: &str) -> anyhow::Result<()> {
+        upgrade::try_out(&self.program).await?;
+        self.record("upgrade", &format!("asked for by {who}"));
+        Ok(())
+    }
+
+    /// Serves the network namespace of a process before it needs it.
+    pub(crate) async fn meet(self: &Arc<Self>, pid: u32) {
+        if let Some(workers) = self.workers.get() {
+            self.namespaces.meet(self, workers, pid).await;
+        }
+    }
+
     pub(crate) fn policy_problems(&self) -> Vec<String> {
         self.policy_problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -275,6 +347,7 @@ impl Agent {
 
     pub(crate) fn exit(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
+        self.left.notify_waiters();
     }
 }
 

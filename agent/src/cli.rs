@@ -15,6 +15,7 @@ mod policy;
 mod run;
 mod status;
 mod table;
+mod upgrade;
 
 /// A guard for what workloads send out.
 #[derive(Debug, Parser)]
@@ -48,6 +49,8 @@ enum Command {
     Audit(audit::Args),
     /// The host's CA.
     Ca(ca::Args),
+    /// Let the running agent become the program now on the disk, without refusing a connection.
+    Upgrade(upgrade::Args),
     /// Lift the fence, audited.
     Detach(detach::Args),
 }
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         Command::Approvals(args) => approvals::run(&common, args),
         Command::Audit(args) => audit::run(&common, args),
         Command::Ca(args) => ca::run(&common, args),
+        Command::Upgrade(args) => upgrade::run(&common, args),
         Command::Detach(args) => detach::run(&common, args),
     };
     done.unwrap_or_else(|fault| {

@@ -1,6 +1,7 @@
 //! The control socket: one JSON request a line, one JSON answer a line. It refuses labelled workloads and, for each
 //! request, callers that are not entitled to it (SO_PEERCRED): root detaches, people answer; held acts are shown to both.
 
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -40,6 +41,10 @@ pub enum Request {
         granted: bool,
         reason: String,
     },
+    /// Tries the program on the disk out, and becomes it.
+    Upgrade,
+    /// Opens a listener in the network namespace of the caller's process, before it needs one.
+    Serve,
     /// Lifts the fence and ends the agent.
     Detach {
         reason: String,
@@ -52,15 +57,24 @@ pub enum Response {
     Status(Box<status::Status>),
     Approvals { open: Vec<Shown> },
     Answered { question: Box<Shown> },
+    Upgrading,
+    Served,
     Detached,
     Refused { message: String },
 }
 
-/// Binds the socket, replacing a stale one of a dead agent.
+/// Goes on with the socket of the program before, or binds it, replacing a stale one of a dead agent.
 ///
 /// # Errors
 /// The folder cannot be made, or another agent answers on the socket.
-pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
+pub async fn bind(path: &Path, inherited: Option<OwnedFd>) -> anyhow::Result<UnixListener> {
+    match inherited {
+        Some(socket) => Ok(UnixListener::from_std(std::os::unix::net::UnixListener::from(socket))?),
+        None => bind_new(path).await,
+    }
+}
+
+async fn bind_new(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
@@ -84,7 +98,7 @@ pub async fn bind(path: &Path) -> anyhow::Result<UnixListener> {
 }
 
 /// Serves callers until the agent ends.
-pub async fn serve(listener: UnixListener, agent: Arc<Agent>) {
+pub async fn serve(listener: &UnixListener, agent: Arc<Agent>) {
     let seats = Seats::default();
     loop {
         match listener.accept().await {
@@ -120,7 +134,7 @@ async fn turn_away(mut stream: UnixStream, message: String) {
     let _ = tokio::time::timeout(WORDS, send(&mut stream, &Response::Refused { message })).await;
 }
 
-async fn converse(stream: UnixStream, caller: &Caller, agent: &Agent) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, caller: &Caller, agent: &Arc<Agent>) -> std::io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut lines = BufReader::new(read.take(REQUEST_BYTES)).lines();
     while let Some(line) = tokio::time::timeout(IDLE, lines.next_line()).await?? {
@@ -136,15 +150,17 @@ async fn converse(stream: UnixStream, caller: &Caller, agent: &Agent) -> std::io
             Ok(request) => answer(request, caller, agent).await,
         };
         send(&mut write, &response).await?;
-        if response == Response::Detached {
-            agent.stop.notify_one();
+        match response {
+            Response::Detached => agent.stop.notify_one(),
+            Response::Upgrading => agent.upgrade.notify_one(),
+            _ => {}
         }
         lines.get_mut().get_mut().set_limit(REQUEST_BYTES);
     }
     Ok(())
 }
 
-async fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
+async fn answer(request: Request, caller: &Caller, agent: &Arc<Agent>) -> Response {
     match request {
         Request::Status => Response::Status(Box::new(status::Status::of(agent))),
         Request::Approvals | Request::Watch if caller.may_see_acts() => {
@@ -171,6 +187,15 @@ async fn answer(request: Request, caller: &Caller, agent: &Agent) -> Response {
             Ok(()) => Response::Detached,
             Err(fault) => Response::Refused { message: format!("{fault:#}") },
         },
+        Request::Upgrade if caller.uid == 0 => match agent.prepare_upgrade(&caller.name()).await {
+            Ok(()) => Response::Upgrading,
+            Err(fault) => Response::Refused { message: format!("{fault:#}; this agent goes on") },
+        },
+        Request::Serve if caller.uid == 0 => {
+            agent.meet(caller.pid).await;
+            Response::Served
+        }
+        Request::Upgrade | Request::Serve => Response::Refused { message: "only root may ask for this".into() },
         Request::Detach { .. } => Response::Refused { message: "only root may lift the fence".into() },
     }
 }
@@ -194,6 +219,7 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), response: &Response) -> 
 /// Who is on the other end of the socket.
 struct Caller {
     uid: u32,
+    pid: u32,
     person: Option<Person>,
 }
 
@@ -202,8 +228,8 @@ impl Caller {
     fn of(stream: &UnixStream, agent: &Agent) -> Result<Caller, String> {
         let credentials =
             stream.peer_cred().map_err(|fault| format!("your identity is not known: {fault}"))?;
-        let pid = credentials.pid().ok_or("your process is not known")?;
-        match agent.workloads.of_process(&agent.fence, pid.unsigned_abs()) {
+        let pid = credentials.pid().ok_or("your process is not known")?.unsigned_abs();
+        match agent.workloads.of_process(&agent.fence, pid) {
             Ok(None) => {}
             Ok(Some(workload)) => {
                 return Err(format!("workload {workload} is guarded by weir and may not talk to it"));
@@ -211,7 +237,7 @@ impl Caller {
             Err(fault) => return Err(format!("your cgroup is not known: {fault}")),
         }
         let uid = credentials.uid();
-        Ok(Caller { uid, person: agent.config.person(uid).cloned() })
+        Ok(Caller { uid, pid, person: agent.config.person(uid).cloned() })
     }
 
     /// Held acts carry the text of statements and paths of requests.

@@ -12,21 +12,26 @@ pub mod bpffs;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod inherit;
 mod load;
 mod logs;
 pub mod resolv;
+mod strangers;
 mod sys;
 mod table;
 mod unix;
 
 pub use cgroup::Tree;
-pub use sys::netns_cookie;
+pub use strangers::Strangers;
+pub use sys::{netns_cookie, netns_of};
 pub use table::{Pins, Table};
 
 use crate::config;
 
 /// The heartbeat's period; the hooks call an agent dead after five missed beats.
 pub const HEARTBEAT: Duration = Duration::from_millis(300);
+/// How long an agent may take to come back from an upgrade.
+pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a failed dial is repeated by the hook itself.
 pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
 
@@ -68,7 +73,7 @@ pub struct Fence {
     own: cgroup::Own,
     pins: Pins,
     /// Held for as long as the agent lives, so that no second agent takes the same pins.
-    _lock: OwnedFd,
+    lock: OwnedFd,
     /// Keeps the unpinned maps (logs) alive.
     object: std::sync::Mutex<aya::Ebpf>,
     missing: Vec<&'static str>,
@@ -87,24 +92,39 @@ impl Fence {
     /// # Errors
     /// See [`FenceError`]; on an error nothing new stays attached.
     pub fn raise(settings: &config::Fence) -> Result<Self, FenceError> {
+        Self::raise_with(settings, None)
+    }
+
+    /// The same for an agent that was an agent before it executed itself anew, by the lock it held: its fence goes on
+    /// serving while it starts.
+    ///
+    /// # Errors
+    /// As [`Fence::raise`].
+    pub fn raise_with(settings: &config::Fence, lock: Option<OwnedFd>) -> Result<Self, FenceError> {
         let tree = Tree::open(&settings.attach)?;
         let missing = capability::missing();
         if !missing.is_empty() {
             return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
         }
         let folder = bpffs::prepare(&settings.bpffs)?;
-        let lock = bpffs::lock(&folder)?;
+        let upgrade = lock.is_some();
+        let lock = match lock {
+            Some(lock) => lock,
+            None => bpffs::lock(&folder)?,
+        };
         let own = cgroup::Own::enter(&tree)?;
         let object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
-        pins.set_state(slot::HEARTBEAT, 0)?;
+        if !upgrade {
+            pins.set_state(slot::HEARTBEAT, 0)?;
+        }
         pins.set_state(slot::AGENT_CGROUP, own.id())?;
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
         let missing = load::attach(&object, &folder, &tree)?;
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, _lock: lock, object: object.into(), missing })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing })
     }
 
     /// Says that the agent lives.
@@ -127,6 +147,23 @@ impl Fence {
         }
     }
 
+    /// Says that the agent is about to execute itself anew: the hooks take it for alive for [`GRACE`], while connections
+    /// queue at its listeners. If it does not come back, the heartbeat goes stale and the fence is closed.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn bridge(&self) -> Result<(), FenceError> {
+        self.pins.set_state(slot::HEARTBEAT, monotonic_ns().saturating_add(GRACE.as_nanos() as u64))
+    }
+
+    /// The lock on the pins, to be inherited by the next program of this process.
+    ///
+    /// # Errors
+    /// No descriptor is to be had.
+    pub fn lock(&self) -> std::io::Result<OwnedFd> {
+        self.lock.try_clone()
+    }
+
     /// Says that the agent leaves: labelled connections are refused at once, not after the heartbeat has gone stale.
     ///
     /// # Errors
@@ -141,6 +178,36 @@ impl Fence {
     /// The map is full or cannot be written.
     pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
         self.pins.listeners.insert(&netns, &listener)
+    }
+
+    /// Nobody serves this network namespace any more: its labelled connections are refused.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn unserve(&self, netns: u64) -> Result<(), FenceError> {
+        self.pins.listeners.remove(&netns)
+    }
+
+    /// Forgets the listeners of an agent that is dead, but for those in these network namespaces.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn forget_listeners_but(&self, served: &[u64]) -> Result<(), FenceError> {
+        for (netns, _) in self.pins.listeners.entries()? {
+            if !served.contains(&netns) {
+                self.unserve(netns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// News of labelled processes in network namespaces without a listener. Call it within a tokio runtime, once.
+    ///
+    /// # Errors
+    /// It was called before.
+    pub fn strangers(&self) -> Result<Strangers, FenceError> {
+        let mut object = self.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Strangers::of(&mut object)
     }
 
     /// Labels the connections of a cgroup and its children.

@@ -1,8 +1,10 @@
 //! The agent's sockets on the loopback and the origin of what they accept.
 //! It refuses to guess: a connection without the kernel's record is handed out as such, and is reset when dropped.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -56,24 +58,93 @@ pub struct Listeners {
     netns: u64,
 }
 
-impl Listeners {
-    /// Opens the listeners in the current network namespace. `port` 0 takes a free one.
+/// Listening sockets that no runtime watches yet. They belong to the network namespace in which they were made.
+#[derive(Debug)]
+pub struct Sockets {
+    v4: std::net::TcpListener,
+    v6: Option<std::net::TcpListener>,
+}
+
+impl Sockets {
+    /// Opens them in the network namespace of the calling thread. `port` 0 takes a free one.
     ///
     /// # Errors
-    /// The port is taken; the loopback cannot be bound. Call it within a tokio runtime.
+    /// The port is taken; the loopback cannot be bound.
     pub fn open(port: u16) -> io::Result<Self> {
         let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
             .map_err(|fault| named(fault, port))?;
         let port = v4.local_addr()?.port();
-        let netns = kernel::netns_cookie(&v4)?;
         // A host without IPv6 serves no v6: the hook refuses it, and clients fall back to v4.
         let v6 = match bind_loopback(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
             Ok(v6) => Some(v6),
             Err(fault) if lacks_v6(&fault) => None,
             Err(fault) => return Err(named(fault, port)),
         };
-        let into_tokio = |listener: std::net::TcpListener| TcpListener::from_std(listener);
-        Ok(Self { v4: into_tokio(v4)?, v6: v6.map(into_tokio).transpose()?, port, netns })
+        Ok(Self { v4, v6 })
+    }
+
+    /// Those that another program of this process opened, sorted by network namespace. A v6 socket without its v4
+    /// sibling is dropped.
+    ///
+    /// # Errors
+    /// A socket cannot be asked for its address or its namespace.
+    pub fn adopt(inherited: Vec<OwnedFd>) -> io::Result<Vec<Self>> {
+        let mut by_netns: BTreeMap<u64, (Option<std::net::TcpListener>, Option<std::net::TcpListener>)> =
+            BTreeMap::new();
+        for fd in inherited {
+            let listener = std::net::TcpListener::from(fd);
+            let both = by_netns.entry(kernel::netns_cookie(&listener)?).or_default();
+            match listener.local_addr()? {
+                SocketAddr::V4(_) => both.0 = Some(listener),
+                SocketAddr::V6(_) => both.1 = Some(listener),
+            }
+        }
+        Ok(by_netns.into_values().filter_map(|(v4, v6)| Some(Self { v4: v4?, v6 })).collect())
+    }
+
+    /// Cookie of the namespace that these sockets serve.
+    ///
+    /// # Errors
+    /// The kernel is older than 5.14.
+    pub fn netns(&self) -> io::Result<u64> {
+        kernel::netns_cookie(&self.v4)
+    }
+}
+
+impl AsFd for Sockets {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.v4.as_fd()
+    }
+}
+
+impl Listeners {
+    /// Opens the listeners in the current network namespace. `port` 0 takes a free one.
+    ///
+    /// # Errors
+    /// The port is taken; the loopback cannot be bound. Call it within a tokio runtime.
+    pub fn open(port: u16) -> io::Result<Self> {
+        Self::of(Sockets::open(port)?)
+    }
+
+    /// Watches these sockets.
+    ///
+    /// # Errors
+    /// The runtime cannot. Call it within a tokio runtime.
+    pub fn of(sockets: Sockets) -> io::Result<Self> {
+        let netns = sockets.netns()?;
+        let port = sockets.v4.local_addr()?.port();
+        let v4 = TcpListener::from_std(sockets.v4)?;
+        let v6 = sockets.v6.map(TcpListener::from_std).transpose()?;
+        Ok(Self { v4, v6, port, netns })
+    }
+
+    /// Further descriptors of the same sockets: what queues at them is not lost when these listeners go.
+    ///
+    /// # Errors
+    /// No descriptors are to be had.
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let v6 = self.v6.as_ref().map(|v6| v6.as_fd().try_clone_to_owned());
+        std::iter::once(self.v4.as_fd().try_clone_to_owned()).chain(v6).collect()
     }
 
     #[must_use]

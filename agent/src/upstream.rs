@@ -11,7 +11,7 @@ mod tests;
 mod trust;
 mod wire;
 
-pub use dial::{DialError, Origin, connect, dial, socket};
+pub use dial::{DialError, Origin, connect, dial, dial_in, socket};
 pub use postgres::{PostgresError, PostgresLeg, Purpose, postgres_leg, postgres_tls};
 pub use secure::{Connector, SecureError, UpstreamTls};
 pub use trust::{Trust, TrustError};

@@ -116,6 +116,22 @@ impl Workloads {
         Some((cgroup::id(folder).ok()?, number))
     }
 
+    /// The processes of all labelled cgroups, and of the cgroups below them.
+    #[must_use]
+    pub fn processes(&self, fence: &Fence) -> Vec<u32> {
+        let mut pids = Vec::new();
+        for (id, _) in fence.labels().unwrap_or_default() {
+            let Some(folder) = fence.tree().folder_of(id) else { continue };
+            watch::walk(&folder, &mut |folder| {
+                let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+                pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+            });
+        }
+        pids.sort_unstable();
+        pids.dedup();
+        pids
+    }
+
     /// The workload whose label a process is under, by its cgroup and that cgroup's ancestors.
     ///
     /// # Errors

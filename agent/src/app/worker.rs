@@ -29,7 +29,8 @@ const DESCRIPTORS_EACH: u64 = 2;
 const WAITING: usize = 1024;
 
 /// Hands accepted connections to the threads in turn.
-pub(super) struct Workers {
+#[derive(Clone)]
+pub(crate) struct Workers {
     agent: Arc<Agent>,
     lanes: Vec<mpsc::Sender<(std::net::TcpStream, Origin)>>,
     most: u64,
@@ -55,7 +56,7 @@ pub(super) fn start(agent: &Arc<Agent>) -> anyhow::Result<Workers> {
 
 impl Workers {
     /// Accepts for ever; returns only when the listening socket fails.
-    pub(super) async fn accept(&self, listeners: &Listeners) -> io::Error {
+    pub(crate) async fn accept(&self, listeners: &Listeners) -> io::Error {
         for lane in self.lanes.iter().cycle() {
             match listeners.accept(&self.agent.fence).await {
                 Ok((stream, Ok(origin))) => self.hand_over(lane, stream, origin).await,

@@ -3,15 +3,28 @@
 use std::process::ExitCode;
 
 use super::Common;
-use crate::app;
 use crate::config::Config;
+use crate::kernel::inherit::Inheritance;
+use crate::{app, upgrade};
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Descriptors from the program that this process was before `weir upgrade`.
+    #[arg(long, hide = true)]
+    inherited: Option<String>,
+    /// Load everything that can be loaded beside a running agent, and end.
+    #[arg(long)]
+    rehearse: bool,
+}
 
-pub(crate) fn run(common: &Common, _args: Args) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
+    let inheritance = args.inherited.as_deref().map(Inheritance::adopt).transpose()?;
+    if args.rehearse {
+        upgrade::rehearse(&common.config)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    app::run(Config::load(&common.config)?)?;
+    app::run(Config::load(&common.config)?, inheritance.unwrap_or_default())?;
     Ok(ExitCode::SUCCESS)
 }

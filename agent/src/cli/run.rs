@@ -13,7 +13,9 @@ use rustix::fs::OFlags;
 
 use super::Common;
 use crate::config::Config;
-use crate::kernel::{Pins, Tree, bpffs, cgroup};
+use crate::control::Request;
+use crate::control::client::Client;
+use crate::kernel::{Pins, Tree, bpffs, cgroup, netns_cookie};
 use crate::workload::{label, run_cgroup};
 
 #[derive(Debug, clap::Args)]
@@ -72,6 +74,7 @@ fn labelled_parent(config: &Config, tree: &Tree, name: &str) -> anyhow::Result<P
     if !pins.is_alive()? {
         bail!("the fence is up but its agent is dead: start `weir agent`");
     }
+    serve_here(config, &pins)?;
     let parent = tree.root().join(run_cgroup(name));
     let id = cgroup::id(&parent).ok();
     let found = id.map(|id| pins.labels.lookup(&id)).transpose()?.flatten();
@@ -79,6 +82,19 @@ fn labelled_parent(config: &Config, tree: &Tree, name: &str) -> anyhow::Result<P
         bail!("the agent has not labelled {name:?}: was it started with another configuration?");
     }
     Ok(parent)
+}
+
+/// In a network namespace of its own the command's first connection would be refused: the agent is told beforehand.
+fn serve_here(config: &Config, pins: &Pins) -> anyhow::Result<()> {
+    let here = netns_cookie(&std::net::UdpSocket::bind((std::net::Ipv4Addr::LOCALHOST, 0))?)?;
+    if pins.listeners.lookup(&here)?.is_some() {
+        return Ok(());
+    }
+    Client::connect(&config.control)?.ask(&Request::Serve)?;
+    if pins.listeners.lookup(&here)?.is_none() {
+        bail!("the agent cannot listen in this network namespace; see its log");
+    }
+    Ok(())
 }
 
 fn spawn(config: &Config, args: &Args, user: Option<User>, home: &Path) -> anyhow::Result<Child> {

@@ -42,6 +42,7 @@ fn print(status: &Status) {
     }
     row("workloads", status.workloads.join(", "));
     row("connections", status.connections.to_string());
+    row("network namespaces", (status.namespaces + 1).to_string());
     row("policy", format!("commit {}, sha256 {}", status.policy.commit, cut(&status.policy.sha256)));
     for problem in &status.policy.problems {
         row("NOT IN FORCE", problem.clone());

@@ -43,6 +43,11 @@ pub(super) fn lock(folder: &Path) -> Result<OwnedFd, FenceError> {
     }
 }
 
+/// Is this descriptor a folder of pins?
+pub(super) fn is_pins(fd: &impl AsFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
+}
+
 /// Removes every pin in the folder, links first, and the folder.
 pub(super) fn remove(folder: &Path) -> io::Result<()> {
     let mut pins: Vec<PathBuf> =

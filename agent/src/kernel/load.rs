@@ -32,7 +32,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
-    check_privileges()?;
     let task = TaskOffsets::of_this_kernel()?;
     let set_retval = u32::from(
         is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
@@ -127,25 +126,6 @@ fn link_create(
 ) -> std::io::Result<std::os::fd::OwnedFd> {
     sys::link_create(program, tree.as_fd(), attach_type, BPF_F_PREORDER)
         .or_else(|_| sys::link_create(program, tree.as_fd(), attach_type, 0))
-}
-
-fn check_privileges() -> Result<(), FenceError> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .unwrap_or(0);
-    let missing: Vec<&str> = [(12, "CAP_NET_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")]
-        .into_iter()
-        .filter(|(bit, _)| effective >> bit & 1 == 0)
-        .map(|(_, name)| name)
-        .collect();
-    if missing.is_empty() {
-        Ok(())
-    } else {
-        Err(FenceError::Privileges(format!("missing: {}", missing.join(", "))))
-    }
 }
 
 fn missing(name: &str) -> FenceError {

@@ -222,3 +222,17 @@ pub fn netns_cookie(socket: &impl std::os::fd::AsFd) -> io::Result<u64> {
     };
     if failed == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The network namespace of a socket, as a descriptor.
+///
+/// # Errors
+/// Needs CAP_NET_ADMIN over the namespace.
+pub fn netns_of(socket: &impl std::os::fd::AsFd) -> io::Result<OwnedFd> {
+    /// `SIOCGSKNS` (include/uapi/linux/sockios.h).
+    const SIOCGSKNS: libc::Ioctl = 0x894C;
+    // SAFETY: a request without argument; the kernel returns a new descriptor or an error.
+    unsafe {
+        let fd = libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS);
+        if fd >= 0 { Ok(OwnedFd::from_raw_fd(fd)) } else { Err(io::Error::last_os_error()) }
+    }
+}

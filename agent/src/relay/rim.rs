@@ -108,7 +108,12 @@ impl Route {
             mark: NonZeroU32::new(self.origin.mark),
             interface: NonZeroU32::new(self.origin.ifindex),
         };
-        upstream::dial(self.origin.destination, &origin).await.inspect_err(|fault| {
+        let dialled = match self.agent.namespaces.file(self.origin.netns) {
+            Ok(Some(netns)) => upstream::dial_in(netns, self.origin.destination, origin).await,
+            Ok(None) => upstream::dial(self.origin.destination, &origin).await,
+            Err(gone) => Err(DialError::new(self.origin.destination, "find the network namespace for", gone)),
+        };
+        dialled.inspect_err(|fault| {
             if let Err(why) = self.agent.fence.dial_failed(&self.origin, fault.errno()) {
                 tracing::warn!(%why, "A failed dial could not be told to the fence.");
             }

@@ -1,13 +1,17 @@
 //! Dials the address the kernel recorded, the way the workload would have: its source, mark and interface.
 //! It refuses to dial another address, and to wait longer than the bound.
 
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpSocket, TcpStream};
+
+use crate::netns;
 
 /// What the workload had set on its socket before it connected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,6 +48,24 @@ impl DialError {
 /// See [`connect`].
 pub async fn dial(destination: SocketAddr, origin: &Origin) -> Result<TcpStream, DialError> {
     connect(socket(destination, origin)?, destination).await
+}
+
+/// [`dial`] from within another network namespace, whose routes and addresses hold.
+///
+/// # Errors
+/// See [`connect`]; the namespace cannot be entered.
+pub async fn dial_in(netns: Arc<File>, destination: SocketAddr, origin: Origin) -> Result<TcpStream, DialError> {
+    let made = tokio::task::spawn_blocking(move || {
+        netns::inside(&netns, || Ok(socket(destination, &origin)))
+    });
+    let socket = match made.await {
+        Ok(Ok(socket)) => socket?,
+        Ok(Err(fault)) => return Err(DialError::new(destination, "enter the network namespace for", fault)),
+        Err(fault) => {
+            return Err(DialError::new(destination, "make a socket for", io::Error::other(fault)));
+        }
+    };
+    connect(socket, destination).await
 }
 
 /// Makes the socket, in the network namespace of the calling thread.
@@ -93,7 +115,7 @@ pub async fn connect(socket: TcpSocket, destination: SocketAddr) -> Result<TcpSt
 }
 
 impl DialError {
-    fn new(destination: SocketAddr, step: &'static str, source: io::Error) -> Self {
+    pub(crate) fn new(destination: SocketAddr, step: &'static str, source: io::Error) -> Self {
         let errno = source.raw_os_error().unwrap_or(libc::ECONNREFUSED);
         Self { destination, step, source, errno }
     }

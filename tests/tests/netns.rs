@@ -1,0 +1,101 @@
+//! Workloads in network namespaces of their own: served there, judged like all others, dialled from there; refused until
+//! the agent listens, and left when the last of them has gone.
+
+use std::fs;
+use std::process::Command;
+
+use weir_tests::process::until;
+use weir_tests::{Agent, Lab, Setup, policies};
+
+/// A web server and a client inside one namespace: the address exists in that namespace only.
+const INSIDE: &str = r"
+ip link set lo up
+ip address add 192.0.2.7/32 dev lo
+python3 -m http.server --bind 192.0.2.7 8080 >/dev/null 2>&1 &
+server=$!
+for _ in $(seq 200); do
+    curl -sf -o /dev/null --max-time 5 http://192.0.2.7:8080/ && break
+    sleep 0.05
+done
+curl -s -o /dev/null -w '%{http_code}' http://192.0.2.7:8080/
+kill $server
+";
+
+fn policy() -> String {
+    "policy: inside\ntarget: {host: 192.0.2.7, port: 8080, protocol: http}\nmode: enforce\ndefault: deny\nrules:\n  \
+     - {name: root-page, match: {http: {path: [/]}}, then: allow}\n"
+        .into()
+}
+
+fn start(lab: &Lab) -> Agent {
+    let setup = Setup::default().policy("classes.yaml", policies::CLASSES).policy("inside.yaml", &policy());
+    Agent::start(lab, &setup).unwrap()
+}
+
+/// A named network namespace, removed with its owner.
+struct Netns(String);
+
+impl Netns {
+    fn add(name: &str) -> Netns {
+        let name = format!("weir-{name}-{}", std::process::id());
+        assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
+        Netns(name)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+fn namespaces(agent: &Agent) -> u64 {
+    let status = agent.weir(&["status", "--json"]).unwrap();
+    serde_json::from_str::<serde_json::Value>(&status.out).unwrap()["namespaces"].as_u64().unwrap()
+}
+
+#[test]
+fn a_namespace_that_the_workload_makes_is_served_from_within() {
+    let lab = Lab::new("own-netns").unwrap();
+    let agent = start(&lab);
+    let seen = agent.run(&["unshare", "--net", "sh", "-c", INSIDE]).unwrap();
+    assert_eq!(seen.out, "200", "{seen:?}");
+    let rows = agent.audited("SELECT workload, dst_ip, decision FROM audit WHERE kind = 'verdict'").unwrap();
+    assert_eq!((&rows[0]["workload"], &rows[0]["dst_ip"]), (&"app".into(), &"192.0.2.7".into()));
+    until("the namespace is left with its last process", || namespaces(&agent) == 0).unwrap();
+}
+
+#[test]
+fn a_command_run_inside_a_namespace_is_served_from_its_first_connection() {
+    let lab = Lab::new("named-netns").unwrap();
+    let agent = start(&lab);
+    let netns = Netns::add("named");
+    let inside = |command: &[&str]| {
+        // Not `ip netns exec`, which mounts another /sys, without cgroups.
+        let mut run = Command::new("nsenter");
+        run.arg(format!("--net=/run/netns/{}", netns.0)).args(command);
+        run
+    };
+    let script = "ip link set lo up; ip address add 192.0.2.7/32 dev lo; exec python3 -m http.server --bind 192.0.2.7 8080";
+    let log = fs::File::create(lab.dir().join("inside.log")).unwrap();
+    let mut server = inside(&["sh", "-c", script]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}"];
+    let ask = |path: &str, words: &[&str]| {
+        let url = format!("http://192.0.2.7:8080{path}");
+        let words: Vec<&str> = words.iter().chain(&curl).copied().chain([url.as_str()]).collect();
+        let output = inside(&words).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    until("the server inside answers, unlabelled", || ask("/", &[]) == "200").unwrap();
+    let weir = weir_tests::agent::weir().unwrap();
+    let config = agent.config.to_str().unwrap();
+    let run = [weir.to_str().unwrap(), "run", "--config", config, "--workload", "app", "--"];
+    assert_eq!(ask("/", &run), "200");
+    assert_eq!(ask("/elsewhere", &run), "403");
+    assert_eq!(ask("/elsewhere", &[]), "404", "unlabelled, nobody judges");
+    let upgraded = agent.weir(&["upgrade"]).unwrap();
+    assert_eq!(upgraded.code, 0, "{upgraded:?}");
+    assert_eq!(ask("/", &run), "200", "also after an upgrade");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
