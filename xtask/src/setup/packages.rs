@@ -81,11 +81,14 @@ fn is_package(name: &str) -> bool {
     ask("dpkg-query", &["-W", "-f=${Status}", name]).is_some_and(|status| status.ends_with(" installed"))
 }
 
+/// Of `apt-cache policy`: "Installed: (none)" says nothing about what could be installed.
+fn has_candidate(policy: &str) -> bool {
+    let candidate = policy.lines().find_map(|line| line.trim().strip_prefix("Candidate: "));
+    candidate.is_some_and(|version| version != "(none)")
+}
+
 fn available(names: &str) -> Result<&str> {
-    let has = |name: &&str| {
-        ask("apt-cache", &["policy", name])
-            .is_some_and(|text| text.contains("Candidate: ") && !text.contains("(none)"))
-    };
+    let has = |name: &&str| ask("apt-cache", &["policy", name]).is_some_and(|text| has_candidate(&text));
     names
         .split('|')
         .find(|name| has(name) || is_installed(name))
@@ -135,5 +138,18 @@ impl Drop for QuietServices {
                 eprintln!("setup: remove {} by hand: {fault}", path.display());
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_installed_can_still_be_had() {
+        let fresh = "build-essential:\n  Installed: (none)\n  Candidate: 12.9\n  Version table:\n";
+        assert!(has_candidate(fresh));
+        assert!(!has_candidate("ghost:\n  Installed: (none)\n  Candidate: (none)\n"));
+        assert!(!has_candidate(""));
     }
 }
