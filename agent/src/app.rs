@@ -2,9 +2,9 @@
 //! behind it works. It refuses to start without a policy, a ledger and a CA.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
@@ -28,13 +28,14 @@ use crate::kernel::Fence;
 use crate::kernel::inherit::Inheritance;
 use crate::ledger::{Appending, Ledger};
 use crate::listen::{Listeners, Sockets};
+use crate::live::{Registry, Whose};
 use crate::names::{self, Names};
 use crate::netns::Namespaces;
 use crate::ship::Shipper;
 use crate::tls::{Authority, Leaves, Terminator};
 use crate::upstream::{Connector, Trust};
 use crate::workload::{Watch, Workloads};
-use crate::{clock, control, upgrade};
+use crate::{clock, control, sweep, upgrade};
 
 mod worker;
 
@@ -57,6 +58,8 @@ pub struct Agent {
     pub started: Instant,
     /// Connections being served now.
     pub connections: AtomicU64,
+    /// The same, by whom they are.
+    pub live: Arc<Registry>,
     /// Rung when a connection has ended.
     pub left: Notify,
     /// Ends the agent; the fence stays as it is.
@@ -142,6 +145,7 @@ fn assemble(
         mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
         started: Instant::now(),
         connections: AtomicU64::new(0),
+        live: Arc::default(),
         left: Notify::new(),
         stop: Notify::new(),
         upgrade: Notify::new(),
@@ -184,8 +188,10 @@ async fn serve(agent: Arc<Agent>, inheritance: Inheritance) -> anyhow::Result<Op
     let workers = agent.workers.get_or_init(|| started);
     agent.namespaces.resume(doors, workers)?;
     agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
-    agent.fence.beat()?;
     listeners.publish(&agent.fence)?;
+    let sweeping = Arc::clone(&agent);
+    tokio::task::spawn_blocking(move || sweep::once(&sweeping)).await?;
+    agent.fence.beat()?;
     agent.record("start", "the agent serves");
     tracing::info!(port = listeners.port(), "The fence is up.");
 
@@ -195,6 +201,7 @@ async fn serve(agent: Arc<Agent>, inheritance: Inheritance) -> anyhow::Result<Op
         () = agent.fence.keep_alive() => {}
         () = control::serve(&control, Arc::clone(&agent)) => {}
         () = agent.keep_names() => {}
+        () = sweep::keep(&agent) => {}
         failed = workers.accept(&listeners) => return Err(failed.into()),
         failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
         _ = terminate.recv() => {}
@@ -217,13 +224,20 @@ fn open_listeners(agent: &Agent, doors: &mut Vec<Sockets>) -> std::io::Result<Li
 }
 
 /// Lets what is under way end, and gathers what the next program needs. Connections wait in the listeners' queues.
-async fn hand_over(agent: &Agent, listeners: &Listeners, control: &UnixListener) -> anyhow::Result<Inheritance> {
+async fn hand_over(
+    agent: &Agent,
+    listeners: &Listeners,
+    control: &UnixListener,
+) -> anyhow::Result<Inheritance> {
     agent.namespaces.pause();
     let open = tokio::select! {
         () = agent.fence.keep_alive() => 0,
         open = upgrade::drain(agent) => open,
     };
-    agent.record("upgrade", &format!("the agent becomes {}; {open} connections end with it", agent.program.display()));
+    agent.record(
+        "upgrade",
+        &format!("the agent becomes {}; {open} connections end with it", agent.program.display()),
+    );
     let mut sockets = listeners.descriptors()?;
     sockets.extend(agent.namespaces.descriptors()?);
     Ok(Inheritance {
@@ -291,6 +305,18 @@ impl Agent {
         upgrade::try_out(&self.program).await?;
         self.record("upgrade", &format!("asked for by {who}"));
         Ok(())
+    }
+
+    /// Ends open connections; the row says who wanted it, each connection's own row that it was ended.
+    pub(crate) fn revoke(&self, who: &str, whose: &Whose, reason: &str) -> u64 {
+        let ended = self.live.revoke(whose, reason) as u64;
+        let whose = match whose {
+            Whose::Workload(name) => format!("workload {name}"),
+            Whose::User(name) => format!("user {name}"),
+            Whose::Process(pid) => format!("process {pid} and its descendants"),
+        };
+        self.record("revoke", &format!("{ended} connections of {whose}, asked for by {who}: {reason}"));
+        ended
     }
 
     /// Serves the network namespace of a process before it needs it.

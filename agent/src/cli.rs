@@ -12,6 +12,7 @@ mod ca;
 mod check;
 mod detach;
 mod policy;
+mod revoke;
 mod run;
 mod status;
 mod table;
@@ -49,6 +50,8 @@ enum Command {
     Audit(audit::Args),
     /// The host's CA.
     Ca(ca::Args),
+    /// End the open connections of a workload, a person or a process tree.
+    Revoke(revoke::Args),
     /// Let the running agent become the program now on the disk, without refusing a connection.
     Upgrade(upgrade::Args),
     /// Lift the fence, audited.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Approvals(args) => approvals::run(&common, args),
         Command::Audit(args) => audit::run(&common, args),
         Command::Ca(args) => ca::run(&common, args),
+        Command::Revoke(args) => revoke::run(&common, args),
         Command::Upgrade(args) => upgrade::run(&common, args),
         Command::Detach(args) => detach::run(&common, args),
     };

@@ -15,6 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use crate::app::Agent;
 use crate::config::Person;
 use crate::desk::Shown;
+use crate::live::Whose;
 
 pub mod client;
 mod seats;
@@ -41,6 +42,11 @@ pub enum Request {
         granted: bool,
         reason: String,
     },
+    /// Ends open connections.
+    Revoke {
+        whose: Whose,
+        reason: String,
+    },
     /// Tries the program on the disk out, and becomes it.
     Upgrade,
     /// Opens a listener in the network namespace of the caller's process, before it needs one.
@@ -57,6 +63,7 @@ pub enum Response {
     Status(Box<status::Status>),
     Approvals { open: Vec<Shown> },
     Answered { question: Box<Shown> },
+    Revoked { connections: u64 },
     Upgrading,
     Served,
     Detached,
@@ -195,7 +202,12 @@ async fn answer(request: Request, caller: &Caller, agent: &Arc<Agent>) -> Respon
             agent.meet(caller.pid).await;
             Response::Served
         }
-        Request::Upgrade | Request::Serve => Response::Refused { message: "only root may ask for this".into() },
+        Request::Revoke { whose, reason } if caller.uid == 0 => {
+            Response::Revoked { connections: agent.revoke(&caller.name(), &whose, &reason) }
+        }
+        Request::Upgrade | Request::Serve | Request::Revoke { .. } => {
+            Response::Refused { message: "only root may ask for this".into() }
+        }
         Request::Detach { .. } => Response::Refused { message: "only root may lift the fence".into() },
     }
 }

@@ -12,6 +12,7 @@ pub mod bpffs;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod diag;
 pub mod inherit;
 mod load;
 mod logs;
@@ -178,6 +179,14 @@ impl Fence {
     /// The map is full or cannot be written.
     pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
         self.pins.listeners.insert(&netns, &listener)
+    }
+
+    /// Who serves this network namespace.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn listener(&self, netns: u64) -> Result<Option<Listener>, FenceError> {
+        self.pins.listeners.lookup(&netns)
     }
 
     /// Nobody serves this network namespace any more: its labelled connections are refused.

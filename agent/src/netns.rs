@@ -81,6 +81,14 @@ impl Namespaces {
         file.map(Some).ok_or_else(|| io::Error::from_raw_os_error(libc::ENETUNREACH))
     }
 
+    /// Every namespace that has a listener; the agent's own is the one without a file.
+    #[must_use]
+    pub fn all(&self) -> Vec<(u64, Option<Arc<File>>)> {
+        let served = self.lock();
+        let others = served.iter().map(|(cookie, served)| (*cookie, Some(Arc::clone(&served.file))));
+        std::iter::once((self.own, None)).chain(others).collect()
+    }
+
     /// Cookies of all namespaces that have a listener.
     #[must_use]
     pub fn cookies(&self) -> Vec<u64> {
@@ -153,7 +161,11 @@ impl Namespaces {
             return;
         }
         if self.count() >= MOST {
-            tracing::error!(pid, most = MOST, "More network namespaces than weir serves: this one stays refused.");
+            tracing::error!(
+                pid,
+                most = MOST,
+                "More network namespaces than weir serves: this one stays refused."
+            );
             return;
         }
         let opened = tokio::task::spawn_blocking(move || {
@@ -198,7 +210,9 @@ impl Namespaces {
     async fn look(&self, agent: &Arc<Agent>, workers: &Workers) {
         let looking = Arc::clone(agent);
         let own = self.own_inode;
-        let Ok(inhabited) = tokio::task::spawn_blocking(move || inhabited(&looking, own)).await else { return };
+        let Ok(inhabited) = tokio::task::spawn_blocking(move || inhabited(&looking, own)).await else {
+            return;
+        };
         for (inode, pid) in &inhabited {
             if !self.serves(*inode) {
                 self.meet(agent, workers, *pid).await;

@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::app::Agent;
+use crate::bundle;
 use crate::config::Config;
 use crate::credential::Secrets;
 use crate::kernel::inherit::Inheritance;
-use crate::bundle;
 
 /// How long open connections may go on before the agent changes over; what is still open then is reset.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -43,7 +43,9 @@ pub async fn try_out(program: &Path) -> anyhow::Result<()> {
     trial.args(arguments()).arg(REHEARSE).kill_on_drop(true);
     let ended = tokio::time::timeout(TRIAL, trial.output())
         .await
-        .with_context(|| format!("{} does not say within {} s that it could start", program.display(), TRIAL.as_secs()))?
+        .with_context(|| {
+            format!("{} does not say within {} s that it could start", program.display(), TRIAL.as_secs())
+        })?
         .with_context(|| format!("cannot start {}", program.display()))?;
     if !ended.status.success() {
         bail!("{} could not start: {}", program.display(), String::from_utf8_lossy(&ended.stderr).trim());

@@ -116,20 +116,31 @@ impl Workloads {
         Some((cgroup::id(folder).ok()?, number))
     }
 
+    /// Every labelled cgroup and the cgroups below them: id, folder, workload. The label deepest on the path holds.
+    pub fn each_cgroup(&self, fence: &Fence, visit: &mut dyn FnMut(u64, &Path, &str)) {
+        watch::walk(fence.tree().root(), &mut |folder| {
+            let Some(below) = fence.tree().below(folder) else { return };
+            let (Some(workload), Ok(id)) = (self.of_path(&below), cgroup::id(folder)) else { return };
+            visit(id, folder, workload);
+        });
+    }
+
     /// The processes of all labelled cgroups, and of the cgroups below them.
     #[must_use]
     pub fn processes(&self, fence: &Fence) -> Vec<u32> {
         let mut pids = Vec::new();
-        for (id, _) in fence.labels().unwrap_or_default() {
-            let Some(folder) = fence.tree().folder_of(id) else { continue };
-            watch::walk(&folder, &mut |folder| {
-                let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-                pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
-            });
-        }
-        pids.sort_unstable();
-        pids.dedup();
+        self.each_cgroup(fence, &mut |_, folder, _| {
+            let text = std::fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        });
         pids
+    }
+
+    /// The workload of a cgroup path below the attach point.
+    fn of_path(&self, below: &str) -> Option<&str> {
+        let mut labels = Path::new(below).ancestors().filter_map(Path::to_str);
+        let number = labels.find_map(|path| self.number_for(path))?;
+        self.by_label.get(&number).map(|workload| workload.name.as_str())
     }
 
     /// The workload whose label a process is under, by its cgroup and that cgroup's ancestors.
@@ -141,9 +152,7 @@ impl Workloads {
         // cgroups(7): the unified hierarchy is the line with id 0 and no controllers.
         let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let Some(below) = fence.tree().below(&fence.tree().mount().join(path)) else { return Ok(None) };
-        let mut labels = Path::new(&below).ancestors().filter_map(Path::to_str);
-        let number = labels.find_map(|path| self.number_for(path));
-        Ok(number.and_then(|number| self.by_label.get(&number)).map(|workload| workload.name.as_str()))
+        Ok(self.of_path(&below))
     }
 
     /// Who is behind a connection. Blocks for as long as hashing a new executable takes; results are kept.

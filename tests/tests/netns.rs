@@ -78,7 +78,8 @@ fn a_command_run_inside_a_namespace_is_served_from_its_first_connection() {
     };
     let script = "ip link set lo up; ip address add 192.0.2.7/32 dev lo; exec python3 -m http.server --bind 192.0.2.7 8080";
     let log = fs::File::create(lab.dir().join("inside.log")).unwrap();
-    let mut server = inside(&["sh", "-c", script]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+    let mut server =
+        inside(&["sh", "-c", script]).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let curl = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}"];
     let ask = |path: &str, words: &[&str]| {
         let url = format!("http://192.0.2.7:8080{path}");

@@ -41,7 +41,8 @@ fn twenty_upgrades_under_load_fail_no_connection() {
     let (web, agent) = start(&lab);
     let port = web.port.to_string();
     let child = dialler(agent.app(&["python3", DIALLER, &port, RATE]).unwrap());
-    until("the first connection is answered", || web.seen().is_ok_and(|seen| seen.contains("/kilobyte"))).unwrap();
+    until("the first connection is answered", || web.seen().is_ok_and(|seen| seen.contains("/kilobyte")))
+        .unwrap();
     let pid = agent.pid();
     for number in 0..UPGRADES {
         let done = agent.weir(&["upgrade", "--json"]).unwrap();

@@ -160,8 +160,11 @@ async fn open(
     for name in agent.names.of(destination.ip()) {
         destination.learn(&name, Evidence::LookedUp);
     }
+    let (seat, revoked) = agent.live.enter(&identity);
     Ok(Connection {
         agent: Arc::clone(agent),
+        seat,
+        revoked,
         grammar,
         session_id: session_id(),
         identity,

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::control::Request;
 use crate::control::client::Client;
 use crate::kernel::{Pins, Tree, bpffs, cgroup, netns_cookie};
+use crate::privilege::guard::Guard;
 use crate::workload::{label, run_cgroup};
 
 #[derive(Debug, clap::Args)]
@@ -105,6 +106,7 @@ fn spawn(config: &Config, args: &Args, user: Option<User>, home: &Path) -> anyho
     let mut command = Command::new(program);
     command.args(arguments).envs(trust(&config.tls.dir));
     let mask = SignalMask::block()?;
+    let guard = Guard::new().context("the guard around the command")?;
     // SAFETY: between fork and exec only system calls are made; nothing allocates or locks.
     unsafe {
         command.pre_exec(move || {
@@ -113,6 +115,7 @@ fn spawn(config: &Config, args: &Args, user: Option<User>, home: &Path) -> anyho
             if let Some(user) = user {
                 user.become_it()?;
             }
+            guard.set()?;
             mask.restore()
         });
     }

@@ -39,7 +39,10 @@ pub(crate) fn run(common: &Common, _args: Args) -> anyhow::Result<ExitCode> {
     };
     let took = asked.elapsed().as_millis();
     if common.json {
-        println!("{}", json!({"from": before.version, "to": after.version, "pid": after.pid, "took_ms": took}));
+        println!(
+            "{}",
+            json!({"from": before.version, "to": after.version, "pid": after.pid, "took_ms": took})
+        );
     } else {
         println!("weir {} is now {} (pid {}), after {took} ms", before.version, after.version, after.pid);
     }

@@ -26,11 +26,15 @@ use super::{postgres, secure};
 use crate::app::Agent;
 use crate::clock;
 use crate::listen::{Origin, finish_on_drop, reset_on_drop};
+use crate::live::{Revoked, Seat};
 use crate::upstream::Wire;
 
 /// What is known of a connection while it is opened.
 pub(crate) struct Connection {
     pub(crate) agent: Arc<Agent>,
+    /// Its place among the open connections, and the word that it shall end.
+    pub(crate) seat: Seat,
+    pub(crate) revoked: Revoked,
     pub(crate) grammar: Rc<PgGrammar>,
     pub(crate) session_id: Arc<str>,
     pub(crate) identity: Arc<Identity>,
@@ -53,6 +57,9 @@ pub(crate) enum Refusal {
     Fault(String),
     #[error("the client went away before it asked for anything")]
     Gone { target: Arc<str>, rule: Arc<str> },
+    /// Somebody ended it.
+    #[error("revoked: {0}")]
+    Revoked(String),
     #[error("the connection ended in the middle of its first message")]
     Cut,
     /// It was let through to the server, and asked for nothing.
@@ -77,7 +84,13 @@ pub(crate) struct Ready {
 pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     reset_on_drop(&stream);
-    match connection.open(Wire::from(stream)).await {
+    let mut revoked = std::mem::replace(&mut connection.revoked, never());
+    let opened = tokio::select! {
+        opened = connection.open(Wire::from(stream)) => opened,
+        Ok(reason) = &mut revoked => Err(Refusal::Revoked(reason)),
+    };
+    connection.revoked = revoked;
+    match opened {
         Ok(ready) => connection.relay(ready).await,
         Err(refusal) => connection.record_refusal(&refusal),
     }
@@ -232,10 +245,11 @@ impl Connection {
         }
     }
 
-    async fn relay(self, ready: Ready) {
+    async fn relay(mut self, ready: Ready) {
         // From here on the session decides how the connection ends.
         finish_on_drop(ready.workload.tcp());
-        let rim = Rim::new(&self, ready.protocol, ready.leg);
+        let revoked = std::mem::replace(&mut self.revoked, never());
+        let rim = Rim::new(&self, ready.protocol, ready.leg, revoked);
         let protocol = ready.protocol;
         let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
         let Ended { end, mut workload, server, host, sent } = pump.run().await;
@@ -248,6 +262,12 @@ impl Connection {
             record.decision = Decision::Failed;
             record.reason.clone_from(fault);
         }
+        if let Some(reason) = &host.ended_for {
+            record.decision = Decision::Denied;
+            record.rule = "revoked".into();
+            record.reason = format!("revoked: {reason}");
+        }
+        drop(self.seat);
         self.agent.append(&record);
         match end {
             End::Reset => {
@@ -283,11 +303,17 @@ impl Connection {
                 record.target = target.to_string();
                 record.rule = rule.to_string();
             }
+            Refusal::Revoked(_) => record.rule = "revoked".into(),
             Refusal::Violation(_) | Refusal::Cut => record.rule = "protocol".into(),
             Refusal::Fault(_) => record.decision = Decision::Failed,
         }
         self.agent.append(&record);
     }
+}
+
+/// Stands where the word to end has been taken from.
+fn never() -> Revoked {
+    tokio::sync::oneshot::channel().1
 }
 
 /// Tells a client that began in HTTP/2 to ask again in HTTP/1.1, and ends the connection so that it can hear it.

@@ -245,6 +245,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             arrived = true;
             self.feed(Input::Recorded(recorded));
         }
+        if self.host.poll_revoked(cx).is_ready() {
+            arrived = true;
+            self.broken = true;
+        }
         if self.host.poll_policy(cx).is_ready() {
             arrived = true;
             self.feed(Input::Policy);

@@ -31,6 +31,7 @@ use crate::clock;
 use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
 use crate::ledger::{Appending, Pending};
+use crate::live::Revoked;
 use crate::upstream::{self, DialError, PostgresLeg, Purpose, Wire, postgres_leg};
 
 /// How the upstream leg is secured when the session first has something to send.
@@ -52,6 +53,10 @@ pub(crate) struct Rim {
     question: Option<(Question, oneshot::Receiver<Answer>)>,
     /// The next change of policy, for what passes unread.
     swapped: Option<Pin<Box<OwnedNotified>>>,
+    /// `None` once it has spoken.
+    revoked: Option<Revoked>,
+    /// Why somebody ended the connection.
+    pub(crate) ended_for: Option<String>,
     /// Why the server could not be reached, for the closing record.
     pub(crate) fault: Rc<RefCell<Option<String>>>,
 }
@@ -66,7 +71,7 @@ pub(crate) struct Route {
 }
 
 impl Rim {
-    pub(crate) fn new(connection: &Connection, protocol: Protocol, leg: Leg) -> Rim {
+    pub(crate) fn new(connection: &Connection, protocol: Protocol, leg: Leg, revoked: Revoked) -> Rim {
         let identity = &connection.identity;
         Rim {
             agent: Arc::clone(&connection.agent),
@@ -85,6 +90,8 @@ impl Rim {
             pending: None,
             question: None,
             swapped: (protocol == Protocol::Opaque).then(|| Box::pin(connection.agent.next_policy())),
+            revoked: Some(revoked),
+            ended_for: None,
             fault: Rc::default(),
         }
     }
@@ -244,6 +251,20 @@ impl Surroundings for Rim {
         std::task::ready!(swapped.as_mut().poll(cx));
         *swapped = Box::pin(self.agent.next_policy());
         Poll::Ready(())
+    }
+
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(revoked) = &mut self.revoked else { return Poll::Pending };
+        let spoken = std::task::ready!(Pin::new(revoked).poll(cx));
+        self.revoked = None;
+        match spoken {
+            Ok(reason) => {
+                self.ended_for = Some(reason);
+                Poll::Ready(())
+            }
+            // Nobody is left who could end it.
+            Err(_) => Poll::Pending,
+        }
     }
 
     fn ask(&mut self, question: Question) {

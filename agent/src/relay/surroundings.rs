@@ -28,6 +28,8 @@ pub(crate) trait Surroundings: Host {
     fn withdraw(&mut self);
     /// Resolves when another policy is in force; only for sessions that pass unread, since acts are judged one by one.
     fn poll_policy(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Resolves once when somebody ends the connection.
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()>;
     /// Resolves with the desk's answer to the question asked last; pending when none is open.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer>;
 }

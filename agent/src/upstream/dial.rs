@@ -54,10 +54,13 @@ pub async fn dial(destination: SocketAddr, origin: &Origin) -> Result<TcpStream,
 ///
 /// # Errors
 /// See [`connect`]; the namespace cannot be entered.
-pub async fn dial_in(netns: Arc<File>, destination: SocketAddr, origin: Origin) -> Result<TcpStream, DialError> {
-    let made = tokio::task::spawn_blocking(move || {
-        netns::inside(&netns, || Ok(socket(destination, &origin)))
-    });
+pub async fn dial_in(
+    netns: Arc<File>,
+    destination: SocketAddr,
+    origin: Origin,
+) -> Result<TcpStream, DialError> {
+    let made =
+        tokio::task::spawn_blocking(move || netns::inside(&netns, || Ok(socket(destination, &origin))));
     let socket = match made.await {
         Ok(Ok(socket)) => socket?,
         Ok(Err(fault)) => return Err(DialError::new(destination, "enter the network namespace for", fault)),

@@ -95,6 +95,9 @@ impl Surroundings for Fake {
     fn poll_policy(&mut self, _: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+    fn poll_revoked(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
     fn ask(&mut self, question: Question) {
         self.seen.borrow_mut().desk.push(format!("ask {}", question.id));
     }
