@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod clients;
+pub mod far;
 pub mod lab;
 pub mod policies;
 pub mod postgres;
@@ -11,6 +12,7 @@ pub mod provision;
 pub mod web;
 
 pub use agent::{Agent, Done, Setup};
+pub use far::Far;
 pub use lab::Lab;
 pub use postgres::Postgres;
 pub use web::Web;
