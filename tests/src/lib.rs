@@ -5,6 +5,7 @@ pub mod agent;
 pub mod clients;
 pub mod far;
 pub mod lab;
+pub mod maps;
 pub mod policies;
 pub mod postgres;
 pub mod process;
