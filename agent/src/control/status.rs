@@ -108,9 +108,9 @@ const LAYERS: &[&str] = &["create", "connect", "udp", "unix", "wall", "port guar
 
 /// Said aloud until something covers it; each is a row of THREATS.md.
 const NOT_COVERED: &[&str] = &[
-    "AF_PACKET and AF_VSOCK sockets: deny them with seccomp or take CAP_NET_RAW away",
-    "connected sockets passed in from unlabelled processes",
+    "AF_PACKET, AF_VSOCK and other families in units of your own: RestrictAddressFamilies= (weir run does it)",
+    "connected sockets passed in from unlabelled processes, until the sweep finds them (1 s)",
     "unix sockets other than PostgreSQL's",
     "DNS names asked of the host's resolvers are counted, not judged",
-    "connections older than the label",
+    "being called: answers on connections that came from outside",
 ];
