@@ -16,7 +16,7 @@ pub mod executable;
 mod glob;
 mod watch;
 
-pub use watch::Watch;
+pub use watch::{Watch, walk};
 
 /// Number of a label in the kernel: FNV-1a of its name, so that it means the same after a restart with another
 /// configuration, and sockets stamped before it keep their meaning. Never 0, which is "no label".

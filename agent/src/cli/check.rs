@@ -2,6 +2,7 @@
 //! It refuses to change anything: it reads /proc, /sys and the configured folders, and loads no program into the kernel.
 
 mod probe;
+mod units;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,7 @@ pub(crate) fn run(common: &Common, _: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => {
             rows.push(Row::good("configuration", common.config.display().to_string()));
             rows.extend(probe::configured(&config));
+            rows.extend(units::rows(&config));
         }
         Err(fault) => rows.push(unusable(&fault)),
     }
