@@ -1,4 +1,4 @@
-//! The agent's port stays the agent's, also while it is dead: nobody else may bind it, by name or by luck.
+//! The agent's ports stay the agent's, also while it is dead: nobody else may bind it, by name or by luck.
 //! The hook runs after the kernel has chosen the port, so `bind(0)` is judged by what it got.
 
 use aya_ebpf::EbpfContext;
@@ -6,9 +6,9 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::Counter;
+use weir_ebpf::{Counter, Listener};
 
-use crate::create::SOCK_STREAM;
+use crate::create::{SOCK_DGRAM, SOCK_STREAM};
 use crate::label;
 use crate::maps::LISTENERS;
 use crate::refusal::Refusal;
@@ -34,13 +34,22 @@ fn keep_port(ctx: &SockContext) -> Result<(), Refusal> {
     let (kind, port) = unsafe {
         (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).src_port)))
     };
-    if kind != SOCK_STREAM {
-        return Ok(());
-    }
     // SAFETY: the context of this program.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: read once.
     let Some(listener) = (unsafe { LISTENERS.get(netns) }) else { return Ok(()) };
-    let ours = port != 0 && (port == u32::from(listener.port4) || port == u32::from(listener.port6));
+    let ours = is_ours(listener, kind, port as u16);
     if ours && !label::is_agent() { Err(Refusal::denied(Counter::Bind)) } else { Ok(()) }
+}
+
+/// Does the agent listen on this port, for this kind of socket? Port in host order.
+#[inline(always)]
+pub fn is_ours(listener: &Listener, kind: u32, port: u16) -> bool {
+    match kind {
+        _ if port == 0 => false,
+        SOCK_STREAM => port == listener.port4 || port == listener.port6,
+        SOCK_DGRAM => port == listener.dns4 || listener.dns6.iter().any(|slot| port == *slot),
+        // Other kinds have no ports of ours.
+        _ => false,
+    }
 }

@@ -1,7 +1,6 @@
 //! The wiring of the agent: the only place that knows every part. The fence comes first and stays closed until everything
 //! behind it works. It refuses to start without a policy, a ledger and a CA.
 
-use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -21,6 +20,7 @@ use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
+use crate::dns::sockets::Sockets;
 use crate::kernel::Fence;
 use crate::ledger::{Appending, Ledger};
 use crate::listen::Listeners;
@@ -151,11 +151,11 @@ async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
     let listeners = Listeners::open(agent.config.fence.port)
         .with_context(|| format!("cannot listen on port {}", agent.config.fence.port))?;
     let control = control::bind(&agent.config.control).await?;
-    agent.fence.resolvers(&resolvers())?;
+    let questions = Sockets::open().context("cannot listen for DNS questions")?;
     agent.look_names_up().await;
     let workers = worker::start(&agent)?;
     agent.fence.beat()?;
-    listeners.publish(&agent.fence)?;
+    listeners.publish(&agent.fence, questions.ports())?;
     agent.record("start", "the agent serves");
     tracing::info!(port = listeners.port(), "The fence is up.");
 
@@ -276,13 +276,4 @@ impl Agent {
     pub(crate) fn exit(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The host's DNS servers (resolv.conf(5)); labelled workloads may ask these and no others.
-fn resolvers() -> Vec<IpAddr> {
-    std::fs::read_to_string("/etc/resolv.conf")
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok())
-        .collect()
 }

@@ -1,0 +1,3 @@
+//! DNS through the agent.
+
+pub mod sockets;

@@ -1,0 +1,163 @@
+//! Where turned questions arrive: one socket for every address of 127.64.0.0/10, and one a slot on ::1.
+//! It refuses to guess who asks: a datagram whose asker the kernel has not published is handed out as such.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use weir_ebpf::{DNS_NET, DNS_NET_MASK, DNS_SLOTS, Tuple};
+
+use crate::kernel::{self, Fence, datagram};
+use crate::listen::{NoOrigin, Origin};
+
+/// The ports on which one network namespace's questions arrive; 0 where the family is not served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ports {
+    pub v4: u16,
+    pub v6: [u16; DNS_SLOTS],
+}
+
+/// The sockets of one network namespace.
+#[derive(Debug)]
+pub struct Sockets {
+    pub v4: Socket,
+    /// Empty on a host without IPv6.
+    pub v6: Vec<Socket>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Socket {
+    inner: UdpSocket,
+    local: SocketAddr,
+    netns: u64,
+}
+
+/// A question as it arrived.
+#[derive(Debug)]
+pub struct Arrival {
+    pub bytes: usize,
+    /// Who asks, and which server.
+    pub origin: Result<Origin, NoOrigin>,
+    pub back: Back,
+}
+
+/// Where the answer goes, and the address it must come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Back {
+    pub to: SocketAddr,
+    from: Option<Ipv4Addr>,
+}
+
+impl Sockets {
+    /// Opens them in the current network namespace, on free ports. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// The loopback cannot be bound.
+    pub fn open() -> io::Result<Self> {
+        let v4 = Socket::open(Ipv4Addr::UNSPECIFIED.into())?;
+        let mut v6 = Vec::with_capacity(DNS_SLOTS);
+        for _ in 0..DNS_SLOTS {
+            match Socket::open(Ipv6Addr::LOCALHOST.into()) {
+                Ok(socket) => v6.push(socket),
+                Err(fault) if crate::listen::lacks_v6(&fault) => break,
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok(Self { v4, v6 })
+    }
+
+    #[must_use]
+    pub fn ports(&self) -> Ports {
+        let mut ports = Ports { v4: self.v4.local.port(), ..Ports::default() };
+        for (port, socket) in ports.v6.iter_mut().zip(&self.v6) {
+            *port = socket.local.port();
+        }
+        ports
+    }
+
+    /// All of them, each to be read by a task of its own.
+    pub fn into_each(self) -> impl Iterator<Item = Socket> {
+        std::iter::once(self.v4).chain(self.v6)
+    }
+}
+
+impl Socket {
+    fn open(ip: IpAddr) -> io::Result<Self> {
+        let socket = datagram::bind(SocketAddr::new(ip, 0))?;
+        let (local, netns) = (socket.local_addr()?, kernel::netns_cookie(&socket)?);
+        Ok(Self { inner: UdpSocket::from_std(socket)?, local, netns })
+    }
+
+    /// The next question. What came over a wire, or to another address than the fence turns to, is passed over.
+    ///
+    /// # Errors
+    /// The socket itself failed.
+    pub async fn receive(&self, fence: &Fence, buffer: &mut [u8]) -> io::Result<Arrival> {
+        loop {
+            let read =
+                self.inner.async_io(Interest::READABLE, || datagram::receive(&self.inner, buffer)).await;
+            let heard = match read {
+                Ok(heard) => heard,
+                // An answer of ours that nobody was there for.
+                Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(fault) => return Err(fault),
+            };
+            let (to, from) = match (self.local.ip(), heard.to) {
+                (IpAddr::V6(own), _) => (IpAddr::V6(own), None),
+                (IpAddr::V4(_), Some((IpAddr::V4(to), LOOPBACK)))
+                    if u32::from(to) & DNS_NET_MASK == DNS_NET =>
+                {
+                    (to.into(), Some(to))
+                }
+                (IpAddr::V4(_), _) => continue,
+            };
+            let tuple = Tuple {
+                netns: self.netns,
+                source: kernel::address(heard.from.ip()),
+                destination: kernel::address(to),
+                source_port: heard.from.port().into(),
+                destination_port: self.local.port().into(),
+            };
+            let origin = origin_of(fence, &tuple, heard.received);
+            return Ok(Arrival { bytes: heard.bytes, origin, back: Back { to: heard.from, from } });
+        }
+    }
+
+    /// Answers a question that arrived here. An answer that cannot be sent is lost, as datagrams are.
+    pub fn answer(&self, bytes: &[u8], back: Back) {
+        let _ = datagram::send(&self.inner, bytes, back.to, back.from);
+    }
+}
+
+/// The asker of a datagram. The tuple may have belonged to another socket when the datagram came: then it is nobody's.
+fn origin_of(fence: &Fence, tuple: &Tuple, received: u64) -> Result<Origin, NoOrigin> {
+    let origin = Origin::from(fence.asker(tuple)?.ok_or(NoOrigin::NoRecord)?);
+    // Since then the tuple is this socket's, and it is so before its first datagram leaves.
+    if received == 0 || monotonic(received) < origin.called_at {
+        return Err(NoOrigin::NoRecord);
+    }
+    Ok(origin)
+}
+
+/// A reading of the wall clock as one of `CLOCK_MONOTONIC`: at most [`BLUR_NS`] too late, never too early.
+fn monotonic(wall_ns: u64) -> u64 {
+    let mut reading = 0;
+    for _ in 0..READINGS {
+        let before = kernel::monotonic_ns();
+        let wall = crate::clock::wall_ns();
+        let after = kernel::monotonic_ns();
+        reading = after.saturating_sub(wall.saturating_sub(wall_ns));
+        if after - before < BLUR_NS {
+            break;
+        }
+    }
+    reading
+}
+
+/// Two clocks are read this close together, within so many tries; what a busy host still blurs errs on the asker's side.
+const BLUR_NS: u64 = 20_000;
+const READINGS: usize = 8;
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
