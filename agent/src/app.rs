@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
-use crate::dns::sockets::Sockets;
+use crate::dns::Dns;
 use crate::kernel::Fence;
 use crate::ledger::{Appending, Ledger};
 use crate::listen::Listeners;
@@ -29,7 +29,7 @@ use crate::ship::Shipper;
 use crate::tls::{Authority, Leaves, Terminator};
 use crate::upstream::{Connector, Trust};
 use crate::workload::{Watch, Workloads};
-use crate::{clock, control};
+use crate::{clock, control, dns};
 
 mod worker;
 
@@ -45,6 +45,7 @@ pub struct Agent {
     pub connector: Connector,
     pub desk: Desk,
     pub names: Names,
+    pub dns: Dns,
     pub mask_key: mask::Key,
     pub catalogs: Catalogs,
     pub started: Instant,
@@ -118,6 +119,7 @@ fn assemble(
         connector,
         desk: Desk::default(),
         names: Names::default(),
+        dns: Dns::new(&config.dns),
         catalogs: Catalogs::default(),
         mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
         started: Instant::now(),
@@ -151,11 +153,11 @@ async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
     let listeners = Listeners::open(agent.config.fence.port)
         .with_context(|| format!("cannot listen on port {}", agent.config.fence.port))?;
     let control = control::bind(&agent.config.control).await?;
-    let questions = Sockets::open().context("cannot listen for DNS questions")?;
     agent.look_names_up().await;
     let workers = worker::start(&agent)?;
+    let (questions, questions_failed) = dns::start(&agent)?;
     agent.fence.beat()?;
-    listeners.publish(&agent.fence, questions.ports())?;
+    listeners.publish(&agent.fence, questions)?;
     agent.record("start", "the agent serves");
     tracing::info!(port = listeners.port(), "The fence is up.");
 
@@ -166,6 +168,7 @@ async fn serve(agent: Arc<Agent>) -> anyhow::Result<()> {
         () = control::serve(control, Arc::clone(&agent)) => {}
         () = agent.keep_names() => {}
         failed = workers.accept(&listeners) => return Err(failed.into()),
+        failed = questions_failed => return Err(failed?).context("DNS questions cannot be received"),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = agent.stop.notified() => {}
@@ -260,6 +263,7 @@ impl Agent {
                     },
                 );
             }
+            self.dns.refresh();
             self.look_names_up().await;
         }
     }

@@ -15,9 +15,9 @@ use weir_core::destination::{Destination, Evidence};
 use weir_sql::PgGrammar;
 
 use super::Agent;
-use crate::clock;
 use crate::listen::{Listeners, NoOrigin, Origin, reset_on_drop};
 use crate::relay::{Connection, serve};
+use crate::{clock, dns};
 
 /// libpg_query recurses on the caller's stack; this holds the deepest statement that `limits` let through.
 const STACK_BYTES: usize = 64 << 20;
@@ -123,6 +123,12 @@ fn run(agent: &Arc<Agent>, mut arrivals: mpsc::Receiver<(std::net::TcpStream, Or
                         return record_refused(&agent, &origin, &format!("it cannot be relayed: {fault}"));
                     }
                 };
+                if origin.destination.port() == weir_ebpf::DNS_PORT {
+                    if let Err((origin, why)) = dns::stream::serve(&agent, origin, stream).await {
+                        record_refused(&agent, &origin, &why);
+                    }
+                    return;
+                }
                 match open(&agent, grammar, origin).await {
                     Ok(connection) => serve(connection, stream).await,
                     Err((origin, why)) => record_refused(&agent, &origin, &why),
@@ -156,6 +162,10 @@ async fn open(
         Err(fault) => return Err((origin, format!("the process behind it could not be told: {fault}"))),
     };
     let mut destination = Destination::new(origin.destination);
+    // The policies' own names last: of names with the same evidence the last one is the best.
+    for name in agent.dns.proved(origin.label, destination.ip()) {
+        destination.learn(&name, Evidence::LookedUp);
+    }
     for name in agent.names.of(destination.ip()) {
         destination.learn(&name, Evidence::LookedUp);
     }
