@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod clients;
 pub mod lab;
+pub mod nameserver;
 pub mod policies;
 pub mod postgres;
 pub mod process;
@@ -12,6 +13,7 @@ pub mod web;
 
 pub use agent::{Agent, Done, Setup};
 pub use lab::Lab;
+pub use nameserver::Nameserver;
 pub use postgres::Postgres;
 pub use web::Web;
 pub use weir_clickhouse as clickhouse;

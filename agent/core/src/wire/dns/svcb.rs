@@ -15,7 +15,7 @@ pub(super) fn scrub(data: &mut [u8]) -> Option<()> {
     let mut last = None;
     while at < data.len() {
         let (key, value, end) = parameter(data, at)?;
-        if last.is_some_and(|last| last >= key) || key >= FILLER {
+        if last.is_some_and(|last| last >= key) {
             return None;
         }
         last = Some(key);
@@ -36,7 +36,8 @@ pub(super) fn scrub(data: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// The parameters between `at` and `room`, where the filler begins: only their order is left to check.
+/// The parameters between `at` and `room`, where the filler begins: only their order is left to check,
+/// and that none stands where the filler has to.
 fn scrub_rest(data: &mut [u8], mut at: usize, room: usize, mut last: u16) -> Option<()> {
     while at < room {
         let (key, _, end) = parameter(data.get(..room)?, at)?;
