@@ -42,7 +42,7 @@ enum Next {
     /// No answer: it was no question.
     Silence,
     /// A refusal, and its row if it has one.
-    Refuse(Vec<u8>, Option<Record>),
+    Refuse(Vec<u8>, Option<Box<Record>>),
     Forward(Forward),
 }
 
@@ -210,19 +210,19 @@ async fn record(agent: &Arc<Agent>, origin: &Origin, row: Record) -> Result<(), 
     }
 }
 
-fn row(origin: &Result<Origin, NoOrigin>, query: Option<&Query>, refusal: &Refusal) -> Option<Record> {
+fn row(origin: &Result<Origin, NoOrigin>, query: Option<&Query>, refusal: &Refusal) -> Option<Box<Record>> {
     let before = refusal.row?;
     let reason = match before {
         0 => refusal.reason.to_owned(),
         more => format!("{} ({more} refusals before it have no row)", refusal.reason),
     };
-    Some(match origin {
+    Some(Box::new(match origin {
         Ok(origin) => about(origin, query, Decision::Denied, reason),
         Err(why) => {
             let reason = format!("{reason}: {why}");
             Record { rule: "origin".into(), ..bare(query, Decision::Denied, reason) }
         }
-    })
+    }))
 }
 
 /// What the kernel says of the asker; the identity is added when the row is written.

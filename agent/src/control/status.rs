@@ -108,7 +108,7 @@ const NOT_COVERED: &[&str] = &[
     "AF_PACKET and AF_VSOCK sockets: deny them with seccomp or take CAP_NET_RAW away",
     "connected sockets passed in from unlabelled processes",
     "unix sockets other than PostgreSQL's",
-    "DNS names asked of the host's resolvers are counted, not judged",
+    "names looked up through local services (resolved's and nscd's sockets); data in names, below the rate of look-ups",
     "network namespaces other than the agent's: refused, not served",
     "connections older than the label",
 ];

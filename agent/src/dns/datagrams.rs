@@ -66,7 +66,7 @@ async fn serve(agent: Arc<Agent>, socket: Rc<Socket>) -> io::Error {
                 let (agent, socket) = (Arc::clone(&agent), Rc::clone(&socket));
                 // Rows of refusals have a rate, so these tasks are few.
                 tokio::task::spawn_local(async move {
-                    note(&agent, arrival.origin.as_ref().ok(), row).await;
+                    note(&agent, arrival.origin.as_ref().ok(), *row).await;
                     socket.answer(&answer, back);
                 });
             }

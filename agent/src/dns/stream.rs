@@ -52,7 +52,7 @@ async fn talk(agent: &Arc<Agent>, origin: Result<Origin, NoOrigin>, mut stream: 
             (Next::Silence, _) => return Ok(()),
             (Next::Refuse(answer, row), origin) => {
                 if let Some(row) = row {
-                    note(agent, origin.as_ref().ok(), row).await;
+                    note(agent, origin.as_ref().ok(), *row).await;
                 }
                 answer
             }

@@ -62,7 +62,7 @@ pub fn receive(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<Datagram>
         let mut entry = libc::CMSG_FIRSTHDR(&raw const message);
         while let Some(head) = entry.as_ref() {
             let value = libc::CMSG_DATA(entry);
-            let fits = |size: usize| head.cmsg_len as usize >= libc::CMSG_LEN(size as u32) as usize;
+            let fits = |size: usize| head.cmsg_len >= libc::CMSG_LEN(size as u32) as usize;
             match (head.cmsg_level, head.cmsg_type) {
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if fits(size_of::<libc::in_pktinfo>()) => {
                     let packet = value.cast::<libc::in_pktinfo>().read_unaligned();

@@ -1,3 +1,5 @@
+//! DNS messages: read, refused, written anew, scrubbed.
+
 use super::*;
 use alloc::vec;
 
