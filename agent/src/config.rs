@@ -347,6 +347,18 @@ mod tests {
     }
 
     #[test]
+    fn dns_servers_have_an_address_and_a_port() {
+        assert!(read(MINIMAL).unwrap().dns.servers.is_empty());
+        let config =
+            read(&format!("{MINIMAL}dns: {{servers: [\"10.0.0.2:5353\", \"[::1]:53\"]}}\n")).unwrap();
+        assert_eq!(config.dns.servers[0].port(), 5353);
+        for wrong in ["10.0.0.2", "ns.example:53"] {
+            assert!(read(&format!("{MINIMAL}dns: {{servers: [\"{wrong}\"]}}\n")).is_err(), "{wrong}");
+        }
+        assert!(read(&format!("{MINIMAL}dns: {{server: []}}\n")).is_err());
+    }
+
+    #[test]
     fn twins_are_refused() {
         let twice = format!("{MINIMAL}workloads: [{{name: a}}, {{name: a}}]\n");
         assert!(read(&twice).unwrap_err().contains("twice"));

@@ -1,32 +1,8 @@
 //! Names through the agent: looked up, recorded, scrubbed, refused; and a policy by name that holds for what they lead to.
 
+use weir_tests::nameserver::ASK;
 use weir_tests::process::until;
 use weir_tests::{Agent, Done, Lab, Nameserver, Setup, Web};
-
-/// Asks `SERVER NAME TYPE WAY…` and prints the code, flags, source and answer of each.
-const ASK: &str = r"
-import socket, struct, sys
-server, name, kind = sys.argv[1], sys.argv[2], int(sys.argv[3])
-labels = b''.join(bytes([len(l)]) + l.encode() for l in name.split('.')) + b'\0'
-query = struct.pack('>HHHHHH', 0x1234, 0x100, 1, 0, 0, 0) + labels + struct.pack('>HH', kind, 1)
-def show(way, answer, source):
-    ident, flags, _, count = struct.unpack('>HHHH', answer[:8])
-    print(way, 'id=%x' % ident, 'code=%d' % (flags & 15), 'cut=%d' % (flags >> 9 & 1), 'records=%d' % count, 'bytes=%d' % len(answer), 'from=%s' % source, answer[12:].hex())
-for way in sys.argv[4:]:
-    if way == 'tcp':
-        s = socket.create_connection((server, 53), 10)
-        s.sendall(struct.pack('>H', len(query)) + query)
-        f = s.makefile('rb')
-        show(way, f.read(struct.unpack('>H', f.read(2))[0]), s.getpeername()[0])
-        continue
-    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(15)
-    if way == 'connected':
-        s.connect((server, 53)); s.send(query)
-    else:
-        s.sendto(query, (server, 53))
-    answer, source = s.recvfrom(65535)
-    show(way, answer, '%s:%d' % source)
-";
 
 fn ask(agent: &Agent, server: &str, name: &str, kind: &str, ways: &[&str]) -> Done {
     let command = [&["python3", "-c", ASK, server, name, kind][..], ways].concat();

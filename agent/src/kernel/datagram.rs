@@ -32,6 +32,8 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
         switch_on(&socket, libc::IPPROTO_IP, libc::IP_PKTINFO)?;
     }
     switch_on(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)?;
+    // Without CAP_NET_ADMIN (in tests) the usual size has to do.
+    let _ = option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BYTES);
     rustix::net::bind(&socket, &address)?;
     Ok(socket.into())
 }
@@ -119,6 +121,8 @@ pub fn send(socket: &impl AsRawFd, bytes: &[u8], to: SocketAddr, from: Option<Ip
     if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Datagrams of all workloads that may wait to be read: some five thousand questions.
+const RECEIVE_BYTES: i32 = 4 << 20;
 /// Room for an address with its device, and a time.
 const CONTROL_BYTES: usize = 128;
 
@@ -126,10 +130,13 @@ const CONTROL_BYTES: usize = 128;
 struct Control([u8; CONTROL_BYTES]);
 
 fn switch_on(socket: &OwnedFd, level: i32, name: i32) -> io::Result<()> {
-    let on: i32 = 1;
+    option(socket, level, name, 1)
+}
+
+fn option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()> {
     // SAFETY: the value is valid for its length; the kernel only reads it.
     let failed = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const on).cast(), size_of::<i32>() as u32)
+        libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), size_of::<i32>() as u32)
     };
     if failed == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -231,6 +231,13 @@ fn questions(stage: &mut Stage) {
     let seen = stage.labelled(&["dns-shared", "[::1]:53"]);
     check("two sockets on one port: the second is not heard", seen == "1 answers", &seen);
     check("and counted", stage.counter("lost") > before, "the counter stands");
+    let four = ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53", "192.0.2.4:53"];
+    let (greedy, others) =
+        stage.labelled_meanwhile(&[&["dns-greedy"][..], &four[..]].concat(), &["dns-send", "192.0.2.9:53"]);
+    check("a label has a share of askers", greedy == "EPERM after 4096", &greedy);
+    check("and others have theirs meanwhile", others.contains("workload=units "), &others);
+    let seen = stage.labelled(&["dns-send", "192.0.2.9:53"]);
+    check("a share is free again when its sockets are closed", seen.contains("workload=payments "), &seen);
     check("closed sockets leave nothing behind", stage.questions() == 0, &stage.questions().to_string());
     let ports = stage.dns_ports();
     for address in [format!("127.64.0.4:{}", ports.v4), format!("[::1]:{}", ports.v6[0])] {

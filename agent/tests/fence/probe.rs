@@ -94,6 +94,7 @@ impl Act {
             }
             "dns-shared" => self.shared(),
             "dns-many" => self.many_questions(rest[1].parse().expect("a number")),
+            "dns-greedy" => self.greedy(rest),
             "dns-bind" => UdpSocket::bind(self.address()).map(|_| "ok".into()),
             "udp-connected-before" => self.connected_before(),
             "socket" => open(&self.argument).map(|_| "ok".into()),
@@ -198,6 +199,27 @@ impl Act {
             }
         }
         Ok("ok".into())
+    }
+
+    /// Asks every server from one socket after the other until it is refused, and keeps them open until it is told to end.
+    fn greedy(&self, servers: &[String]) -> std::io::Result<String> {
+        let wanted = rustix::process::Rlimit { current: Some(8_192), maximum: Some(8_192) };
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted)?;
+        let mut sockets = Vec::new();
+        let mut asked = 0;
+        let refused = loop {
+            let socket = local_udp(self.address())?;
+            let sent: std::io::Result<Vec<usize>> =
+                servers.iter().map(|server| socket.send_to(b"?", server)).collect();
+            sockets.push(socket);
+            match sent {
+                Ok(sent) => asked += sent.len(),
+                Err(fault) => break fault,
+            }
+        };
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new())?;
+        Ok(format!("{} after {asked}", name(&refused)))
     }
 
     fn bind(&self) -> std::io::Result<String> {

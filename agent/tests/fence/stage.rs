@@ -263,6 +263,15 @@ impl Stage {
         })
     }
 
+    /// What `others` sees while a labelled probe waits to be told to go on, and what that probe saw.
+    pub fn labelled_meanwhile(&self, way: &[&str], others: &[&str]) -> (String, String) {
+        let mut seen = String::new();
+        let own = self.probe_with("plain", "labelled", 0, way, || {
+            seen = self.new_unit("pay-2.service", Duration::from_millis(50), others);
+        });
+        (own, seen)
+    }
+
     pub fn never_labelled(&self, way: &[&str]) -> String {
         self.probe("plain", "plain", 0, way)
     }
