@@ -11,25 +11,26 @@ use weir_ebpf::{Counter, Listener};
 use crate::create::{SOCK_DGRAM, SOCK_STREAM};
 use crate::label;
 use crate::maps::LISTENERS;
+use crate::peer::{self, Words};
 use crate::refusal::Refusal;
 
 #[cgroup_sock(post_bind4)]
 pub fn post_bind4(ctx: SockContext) -> i32 {
-    judge(&ctx)
+    judge::<false>(&ctx)
 }
 
 #[cgroup_sock(post_bind6)]
 pub fn post_bind6(ctx: SockContext) -> i32 {
-    judge(&ctx)
+    judge::<true>(&ctx)
 }
 
 #[inline(always)]
-fn judge(ctx: &SockContext) -> i32 {
-    crate::refusal::answer(ctx, keep_port(ctx))
+fn judge<const V6: bool>(ctx: &SockContext) -> i32 {
+    crate::refusal::answer(ctx, keep_port::<V6>(ctx))
 }
 
 #[inline(always)]
-fn keep_port(ctx: &SockContext) -> Result<(), Refusal> {
+fn keep_port<const V6: bool>(ctx: &SockContext) -> Result<(), Refusal> {
     // SAFETY: the context of this program, one volatile load a field.
     let (kind, port) = unsafe {
         (read_volatile(addr_of!((*ctx.sock).type_)), read_volatile(addr_of!((*ctx.sock).src_port)))
@@ -39,7 +40,24 @@ fn keep_port(ctx: &SockContext) -> Result<(), Refusal> {
     // SAFETY: read once.
     let Some(listener) = (unsafe { LISTENERS.get(netns) }) else { return Ok(()) };
     let ours = is_ours(listener, kind, port as u16);
+    // Another v6 address shares no port with ::1, so `bind(0)` may get one of ours there, and nothing is turned to it.
+    if V6 && kind == SOCK_DGRAM && !peer::is_loopback(source6(ctx)) {
+        return Ok(());
+    }
     if ours && !label::is_agent() { Err(Refusal::denied(Counter::Bind)) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn source6(ctx: &SockContext) -> Words {
+    // SAFETY: the context of this program, one volatile load a word.
+    unsafe {
+        [
+            read_volatile(addr_of!((*ctx.sock).src_ip6[0])),
+            read_volatile(addr_of!((*ctx.sock).src_ip6[1])),
+            read_volatile(addr_of!((*ctx.sock).src_ip6[2])),
+            read_volatile(addr_of!((*ctx.sock).src_ip6[3])),
+        ]
+    }
 }
 
 /// Does the agent listen on this port, for this kind of socket? Port in host order.

@@ -32,6 +32,9 @@ pub struct Socket {
     inner: UdpSocket,
     local: SocketAddr,
     netns: u64,
+    /// Holds the same port in the other family. It is never read.
+    #[expect(dead_code, reason = "it is there to be open")]
+    twin: Option<std::net::UdpSocket>,
 }
 
 /// A question as it arrived.
@@ -56,14 +59,13 @@ impl Sockets {
     /// # Errors
     /// The loopback cannot be bound.
     pub fn open() -> io::Result<Self> {
-        let v4 = Socket::open(Ipv4Addr::UNSPECIFIED.into())?;
-        let mut v6 = Vec::with_capacity(DNS_SLOTS);
-        for _ in 0..DNS_SLOTS {
-            match Socket::open(Ipv6Addr::LOCALHOST.into()) {
-                Ok(socket) => v6.push(socket),
-                Err(fault) if crate::listen::lacks_v6(&fault) => break,
-                Err(fault) => return Err(fault),
-            }
+        let (v4, twin) = open_pair()?;
+        let slots = if twin.is_some() { DNS_SLOTS } else { 0 };
+        let v4 = Socket::open(v4, twin)?;
+        let mut v6 = Vec::with_capacity(slots);
+        for _ in 0..slots {
+            let (twin, socket) = open_pair()?;
+            v6.push(Socket::open(socket.ok_or(io::ErrorKind::AddrNotAvailable)?, Some(twin))?);
         }
         Ok(Self { v4, v6 })
     }
@@ -84,10 +86,9 @@ impl Sockets {
 }
 
 impl Socket {
-    fn open(ip: IpAddr) -> io::Result<Self> {
-        let socket = datagram::bind(SocketAddr::new(ip, 0))?;
+    fn open(socket: std::net::UdpSocket, twin: Option<std::net::UdpSocket>) -> io::Result<Self> {
         let (local, netns) = (socket.local_addr()?, kernel::netns_cookie(&socket)?);
-        Ok(Self { inner: UdpSocket::from_std(socket)?, local, netns })
+        Ok(Self { inner: UdpSocket::from_std(socket)?, local, netns, twin })
     }
 
     /// The next question. What came over a wire, or to another address than the fence turns to, is passed over.
@@ -131,6 +132,22 @@ impl Socket {
     }
 }
 
+/// A port that is free in both families; v6 is absent where the host has none. The guard keeps it in both, so nobody's
+/// `bind(0)` may find it in one.
+fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)> {
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        let v4 = datagram::bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        match datagram::bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port()).into()) {
+            Ok(v6) => return Ok((v4, Some(v6))),
+            Err(fault) if crate::listen::lacks_v6(&fault) => return Ok((v4, None)),
+            Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => taken = fault,
+            Err(fault) => return Err(fault),
+        }
+    }
+    Err(taken)
+}
+
 /// The asker of a datagram. The tuple may have belonged to another socket when the datagram came: then it is nobody's.
 fn origin_of(fence: &Fence, tuple: &Tuple, received: u64) -> Result<Origin, NoOrigin> {
     let origin = Origin::from(fence.asker(tuple)?.ok_or(NoOrigin::NoRecord)?);
@@ -159,5 +176,7 @@ fn monotonic(wall_ns: u64) -> u64 {
 /// Two clocks are read this close together, within so many tries; what a busy host still blurs errs on the asker's side.
 const BLUR_NS: u64 = 20_000;
 const READINGS: usize = 8;
+/// Ports that are tried until one is free in both families.
+const TRIES: usize = 64;
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;

@@ -204,8 +204,12 @@ fn questions(stage: &mut Stage) {
     let seen = stage.labelled(&["dns-mapped", "[::ffff:192.0.2.9]:53"]);
     let parts = ["asked=192.0.2.9:53 ".into(), "from=[::ffff:192.0.2.9]:53 ".into()];
     check("a v4-mapped server", told(&seen, &parts), &seen);
-    let seen = stage.labelled(&["dns-bound", "192.0.2.9:53"]);
-    check("a bound socket", told(&seen, &["asked=192.0.2.9:53 ".into(), "from=192.0.2.9:53 ".into()]), &seen);
+    // From the loopback, and from an address of another device where the host has one.
+    for source in [Some("127.0.0.9".to_owned()), outer_address()].into_iter().flatten() {
+        let seen = stage.labelled(&["dns-bound", "192.0.2.9:53", &source]);
+        let parts = ["asked=192.0.2.9:53 ".into(), "from=192.0.2.9:53 ".into()];
+        check(&format!("a socket bound to {source}"), told(&seen, &parts), &seen);
+    }
     for servers in [
         ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53"],
         ["[2001:db8::1]:53", "[2001:db8::2]:53", "[2001:db8::3]:53"],
@@ -247,9 +251,18 @@ fn questions(stage: &mut Stage) {
             let seen = stage.plain(&[way, &address]);
             check(&format!("{way}: unlabelled direct question to {address}"), seen == "EPERM", &seen);
         }
+        let seen = stage.plain(&["dns-bind-any", &address, "15000"]);
+        check("bind(0) never gets one of the agent's ports", seen == "ok", &seen);
         let seen = stage.plain(&["dns-bind", &address]);
         check(&format!("a stranger binds {address}"), seen == "EPERM" || seen == "EADDRINUSE", &seen);
     }
+}
+
+/// The address from which this host would talk to others. No packet is sent.
+fn outer_address() -> Option<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("198.51.100.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip().to_string())
 }
 
 fn guards(stage: &mut Stage) {

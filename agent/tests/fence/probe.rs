@@ -80,7 +80,7 @@ impl Act {
             "udp-send" => local_udp(self.address())?.send_to(b"?", self.address()).map(|_| "ok".into()),
             "dns-connect" => ask_connected(self.address()),
             "dns-send" => ask(&local_udp(self.address())?, &[self.address()]),
-            "dns-bound" => ask(&UdpSocket::bind("127.0.0.9:0")?, &[self.address()]),
+            "dns-bound" => ask(&UdpSocket::bind((rest[1].as_str(), 0))?, &[self.address()]),
             "dns-mapped" => ask(&UdpSocket::bind("[::]:0")?, &[self.address()]),
             "dns-several" => {
                 let servers: Vec<SocketAddr> =
@@ -95,6 +95,13 @@ impl Act {
             "dns-shared" => self.shared(),
             "dns-many" => self.many_questions(rest[1].parse().expect("a number")),
             "dns-greedy" => self.greedy(rest),
+            "dns-bind-any" => {
+                open_files(16_384)?;
+                let any = if self.address().is_ipv4() { "0.0.0.0:0" } else { "[::1]:0" };
+                let count: usize = rest[1].parse().expect("a number");
+                let all: std::io::Result<Vec<_>> = (0..count).map(|_| UdpSocket::bind(any)).collect();
+                all.map(|_| "ok".into())
+            }
             "dns-bind" => UdpSocket::bind(self.address()).map(|_| "ok".into()),
             "udp-connected-before" => self.connected_before(),
             "socket" => open(&self.argument).map(|_| "ok".into()),
@@ -203,8 +210,7 @@ impl Act {
 
     /// Asks every server from one socket after the other until it is refused, and keeps them open until it is told to end.
     fn greedy(&self, servers: &[String]) -> std::io::Result<String> {
-        let wanted = rustix::process::Rlimit { current: Some(8_192), maximum: Some(8_192) };
-        rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted)?;
+        open_files(8_192)?;
         let mut sockets = Vec::new();
         let mut asked = 0;
         let refused = loop {
@@ -230,6 +236,13 @@ impl Act {
         rustix::net::listen(&socket, 1)?;
         Ok("ok".into())
     }
+}
+
+fn open_files(most: u64) -> std::io::Result<()> {
+    let of_files = rustix::process::Resource::Nofile;
+    let maximum = rustix::process::getrlimit(of_files).maximum;
+    let current = Some(maximum.map_or(most, |maximum| maximum.min(most)));
+    Ok(rustix::process::setrlimit(of_files, rustix::process::Rlimit { current, maximum })?)
 }
 
 /// Asks every server before it reads; what each said, with the source that recvfrom shows.
