@@ -33,8 +33,15 @@ fn a_name_is_looked_up_through_the_agent_and_recorded() {
     let lab = Lab::new("dns").unwrap();
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
     let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
-    let seen = run(&agent, &resolving(&lab, "getent ahostsv4 glibc.lab.test"));
+    // glibc asks for A and AAAA at once, on one connected socket.
+    let seen = run(&agent, &resolving(&lab, "getent ahosts glibc.lab.test"));
     assert!(seen.out.starts_with("127.0.0.1 "), "{seen:?}");
+    let script = "import socket; print(socket.getaddrinfo('python.lab.test', 80, type=socket.SOCK_STREAM))";
+    let seen = run(&agent, &resolving(&lab, &format!("python3 -c \"{script}\"")));
+    assert!(seen.out.contains("('127.0.0.1', 80)"), "{seen:?}");
+    for question in ["glibc.lab.test 1", "glibc.lab.test 28", "python.lab.test 1", "python.lab.test 28"] {
+        assert!(nameserver.asked().iter().any(|asked| asked == question), "{:?}", nameserver.asked());
+    }
     let seen = ask(&agent, "127.0.0.1", "Api.Lab.test", "1", &["connected", "unconnected", "tcp"]);
     for (line, source) in seen.out.lines().zip(["127.0.0.1:53", "127.0.0.1:53", "127.0.0.1"]) {
         assert!(line.contains("id=1234 code=0 cut=0 records=1"), "{line}");
@@ -177,4 +184,47 @@ fn a_policy_by_name_holds_for_the_address_that_the_name_led_to() {
     let rows =
         agent.audited("SELECT target FROM audit WHERE kind = 'verdict' AND decision = 'allowed'").unwrap();
     assert_eq!(rows[0]["target"], "shop");
+}
+
+/// UDP ports that a process has bound, from /proc.
+fn udp_ports(pid: u32) -> Vec<u16> {
+    let sockets: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .unwrap()
+        .filter_map(|entry| Some(std::fs::read_link(entry.ok()?.path()).ok()?.to_str()?.to_owned()))
+        .collect();
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let port_of = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_own = sockets.contains(&format!("socket:[{}]", fields.get(9)?));
+        let port = fields[1].rsplit_once(':')?.1;
+        is_own.then(|| u16::from_str_radix(port, 16).ok()).flatten()
+    };
+    table.lines().filter_map(port_of).collect()
+}
+
+#[test]
+fn a_question_that_did_not_come_through_the_fence_is_refused_and_recorded() {
+    let lab = Lab::new("dns-origin").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    // This process is not below the lab's cgroup, so no hook keeps it from the agent's port.
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
+    let question = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0\x06forged\x03lab\x04test\0\0\x01\0\x01";
+    let mut answers = Vec::new();
+    for port in udp_ports(agent.pid()) {
+        for address in ["127.64.0.4", "127.0.0.1"] {
+            socket.send_to(question, (address, port)).unwrap();
+            let mut answer = [0; 512];
+            if let Ok((count, from)) = socket.recv_from(&mut answer) {
+                answers.push((from.ip().to_string(), answer[3] & 15, count));
+            }
+        }
+    }
+    assert_eq!(answers, [("127.64.0.4".to_owned(), 5, question.len())], "only where questions are turned to");
+    assert!(nameserver.asked().is_empty());
+    let rows =
+        agent.audited("SELECT workload, decision, rule FROM audit WHERE host = 'forged.lab.test'").unwrap();
+    assert_eq!((&rows[0]["decision"], &rows[0]["rule"]), (&"denied".into(), &"origin".into()));
+    assert!(rows[0]["workload"].as_str().unwrap_or_default().is_empty(), "{rows:?}");
 }
