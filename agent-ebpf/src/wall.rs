@@ -1,7 +1,7 @@
-//! The wall: what leaves a labelled socket must be a turned connection, an answer on one, or a DNS question. The
-//! hooks before it give good errors; this one is the guarantee for IP. It refuses by dropping, and counts.
+//! The wall: what leaves a labelled socket must be a turned connection, an answer on one, or a turned DNS question.
+//! The hooks before it give good errors; this one is the guarantee for IP. It refuses by dropping, and counts.
 
-use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::bindings::{__sk_buff, bpf_sock};
 use aya_ebpf::helpers::generated::bpf_sk_fullsock;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -10,7 +10,8 @@ use weir_ebpf::{Counter, Stamp};
 
 use crate::create::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::peer::{self, Words};
-use crate::{label, maps, udp};
+use crate::udp::LOOPBACK;
+use crate::{label, maps, question};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -40,7 +41,7 @@ fn may_leave(ctx: &SkBuffContext) -> bool {
             let turned = stamp(ctx.skb.skb).map_or(0, |stamp| stamp.turned);
             turned != 0 && u32::from(packet.port) == turned && peer::is_loopback(packet.destination)
         }
-        IPPROTO_UDP => packet.port == 53 && udp::is_resolver(packet.destination),
+        IPPROTO_UDP => asks(ctx, &packet),
         // ICMP, SCTP, fragments with their header elsewhere, v6 extension headers: nothing a labelled socket needs.
         _ => false,
     }
@@ -57,8 +58,29 @@ fn is_free(skb: *mut __sk_buff) -> bool {
     }
 }
 
+/// A DNS question on its way to the agent, whose asker is published now: the agent cannot read it earlier.
+#[inline(always)]
+fn asks(ctx: &SkBuffContext, packet: &Packet) -> bool {
+    // SAFETY: the context of this program.
+    let device = unsafe { read_volatile(addr_of!((*ctx.skb.skb).ifindex)) };
+    let Some(sk) = socket(ctx.skb.skb) else { return false };
+    // SAFETY: a full socket, null-checked.
+    let (Some(stamp), Some(asker)) = (unsafe { (maps::stamp(sk), maps::asker(sk)) }) else { return false };
+    if device != LOOPBACK || stamp.label == label::NONE {
+        return false;
+    }
+    let (source, end) = ((packet.source, packet.source_port), (packet.destination, packet.port));
+    question::publish(stamp, asker, source, end) || question::lost()
+}
+
 #[inline(always)]
 fn stamp<'a>(skb: *mut __sk_buff) -> Option<&'a mut Stamp> {
+    // SAFETY: a full socket, null-checked.
+    unsafe { maps::stamp(socket(skb)?) }
+}
+
+#[inline(always)]
+fn socket(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     // SAFETY: the context of this program; both pointers are null-checked before use.
     unsafe {
         let sk = read_volatile(addr_of!((*skb).__bindgen_anon_2.sk));
@@ -66,17 +88,16 @@ fn stamp<'a>(skb: *mut __sk_buff) -> Option<&'a mut Stamp> {
             return None;
         }
         let full = bpf_sk_fullsock(sk);
-        if full.is_null() {
-            return None;
-        }
-        maps::stamp(full)
+        if full.is_null() { None } else { Some(full) }
     }
 }
 
 struct Packet {
+    source: Words,
     destination: Words,
     protocol: u32,
-    /// Destination port in host order.
+    /// Ports in host order.
+    source_port: u16,
     port: u16,
     /// TCP flags.
     flags: u8,
@@ -86,20 +107,26 @@ impl Packet {
     #[inline(always)]
     fn parse(ctx: &SkBuffContext) -> Option<Self> {
         let first: u8 = ctx.load(0).ok()?;
-        let (protocol, destination, header) = match first >> 4 {
-            4 => (ctx.load::<u8>(9).ok()?, peer::mapped(ctx.load(16).ok()?), usize::from(first & 0x0f) * 4),
-            6 => (ctx.load::<u8>(6).ok()?, ctx.load::<Words>(24).ok()?, 40),
+        let (protocol, source, destination, header) = match first >> 4 {
+            4 => (
+                ctx.load::<u8>(9).ok()?,
+                peer::mapped(ctx.load(12).ok()?),
+                peer::mapped(ctx.load(16).ok()?),
+                usize::from(first & 0x0f) * 4,
+            ),
+            6 => (ctx.load::<u8>(6).ok()?, ctx.load::<Words>(8).ok()?, ctx.load::<Words>(24).ok()?, 40),
             _ => return None,
         };
         let protocol = u32::from(protocol);
-        let (mut port, mut flags) = (0, 0);
+        let (mut source_port, mut port, mut flags) = (0, 0, 0);
         if protocol == IPPROTO_TCP || protocol == IPPROTO_UDP {
+            source_port = u16::from_be(ctx.load(header).ok()?);
             port = u16::from_be(ctx.load(header + 2).ok()?);
         }
         if protocol == IPPROTO_TCP {
             flags = ctx.load(header + 13).ok()?;
         }
-        Some(Self { destination, protocol, port, flags })
+        Some(Self { source, destination, protocol, source_port, port, flags })
     }
 
     /// Part of a TCP connection whose first packet was judged, or an answer on an accepted one.

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use weir_ebpf::{Dialled, Failure, Listener, Origin, slot};
+use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple, slot};
 
 pub mod bpffs;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod datagram;
 pub mod diag;
 pub mod inherit;
 mod load;
@@ -243,18 +244,12 @@ impl Fence {
         self.pins.labels.entries()
     }
 
-    /// Replaces the DNS servers that labelled UDP may reach on port 53.
+    /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
     ///
     /// # Errors
-    /// The map is full or cannot be written.
-    pub fn resolvers(&self, servers: &[IpAddr]) -> Result<(), FenceError> {
-        let wanted: Vec<_> = servers.iter().map(|ip| address(*ip)).collect();
-        for (old, _) in self.pins.resolvers.entries()? {
-            if !wanted.contains(&old) {
-                self.pins.resolvers.remove(&old)?;
-            }
-        }
-        wanted.iter().try_for_each(|server| self.pins.resolvers.insert(server, &1))
+    /// The map cannot be read.
+    pub fn asker(&self, tuple: &Tuple) -> Result<Option<Origin>, FenceError> {
+        self.pins.questions.lookup(tuple)
     }
 
     /// The dial of `origin` failed with `errno`: for [`FAILURE_KEPT`] the hook answers so itself.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod control;
 pub mod credential;
 pub mod desk;
+pub mod dns;
 pub mod kernel;
 pub mod ledger;
 pub mod listen;

@@ -155,6 +155,12 @@ impl Workloads {
         Ok(self.of_path(&below))
     }
 
+    /// The label, if it belongs to a workload of this configuration, else 0.
+    #[must_use]
+    pub fn known(&self, label: u64) -> u64 {
+        if self.by_label.contains_key(&label) { label } else { 0 }
+    }
+
     /// Who is behind a connection. Blocks for as long as hashing a new executable takes; results are kept.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use weir_ebpf::{
-    Address, Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, SocketName, map, slot,
+    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, SocketName, Tuple, map, slot,
 };
 
 use super::{FenceError, monotonic_ns, sys};
@@ -37,6 +37,8 @@ unsafe impl<const N: usize> Plain for [u8; N] {}
 unsafe impl Plain for Listener {}
 // SAFETY: as above.
 unsafe impl Plain for Origin {}
+// SAFETY: as above.
+unsafe impl Plain for Tuple {}
 // SAFETY: as above.
 unsafe impl Plain for Dialled {}
 // SAFETY: as above.
@@ -121,7 +123,7 @@ pub struct Pins {
     pub listeners: Table<u64, Listener>,
     pub origins: Table<i32, Origin>,
     pub failures: Table<Dialled, Failure>,
-    pub resolvers: Table<Address, u8>,
+    pub questions: Table<Tuple, Origin>,
     pub socket_names: Table<SocketName, u8>,
     counters: OwnedFd,
 }
@@ -144,7 +146,7 @@ impl Pins {
             listeners: Table::open(folder, map::LISTENERS)?,
             origins: Table::open(folder, map::ORIGINS)?,
             failures: Table::open(folder, map::FAILURES)?,
-            resolvers: Table::open(folder, map::RESOLVERS)?,
+            questions: Table::open(folder, map::QUESTIONS)?,
             socket_names: Table::open(folder, map::SOCKET_NAMES)?,
             counters,
         })
