@@ -228,3 +228,52 @@ fn a_question_that_did_not_come_through_the_fence_is_refused_and_recorded() {
     assert_eq!((&rows[0]["decision"], &rows[0]["rule"]), (&"denied".into(), &"origin".into()));
     assert!(rows[0]["workload"].as_str().unwrap_or_default().is_empty(), "{rows:?}");
 }
+
+/// Asks for N names one after the other, from a socket each, and prints how many were answered and how many were not.
+const ASK_MANY: &str = r"
+import socket, sys, time
+answered = failed = 0
+for n in range(int(sys.argv[1])):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(3)
+        try:
+            s.connect(('127.0.0.1', 53))
+            s.send(b'\0\1\1\0\0\1\0\0\0\0\0\0\5n%04d\3lab\4test\0\0\1\0\1' % n)
+            ok = s.recv(512)[3] & 15 == 0
+        except OSError as fault:
+            print(fault, file=sys.stderr)
+            ok = False
+        answered += ok
+        failed += not ok
+    time.sleep(0.02)
+print(answered, failed)";
+
+#[test]
+fn names_are_looked_up_inside_a_network_namespace() {
+    let lab = Lab::new("dns-netns").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    // Until the agent listens inside, questions are refused.
+    let script = "ip link set lo up; for _ in $(seq 200); do python3 -c \"$0\" 127.0.0.1 a.lab.test 1 connected tcp && exit; sleep 0.05; done";
+    let seen = agent.run(&["unshare", "--net", "sh", "-c", script, ASK]).unwrap();
+    let answers: Vec<&str> = seen.out.lines().filter(|line| line.contains("code=0")).collect();
+    assert_eq!(answers.len(), 2, "{seen:?}");
+    let rows =
+        agent.audited("SELECT workload FROM audit WHERE kind = 'dns' AND host = 'a.lab.test'").unwrap();
+    assert_eq!(rows[0]["workload"], "app");
+}
+
+#[test]
+fn questions_are_answered_across_upgrades() {
+    let lab = Lab::new("dns-upgrade").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    let mut command = agent.app(&["python3", "-c", ASK_MANY, "200"]).unwrap();
+    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    for _ in 0..3 {
+        let done = agent.weir(&["upgrade"]).unwrap();
+        assert_eq!(done.code, 0, "{done:?}");
+    }
+    let seen = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "200 0");
+}
