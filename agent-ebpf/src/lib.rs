@@ -57,8 +57,10 @@ pub mod slot {
     pub const HEARTBEAT: u32 = 0;
     /// Id of the one exempt cgroup: the running agent's own.
     pub const AGENT_CGROUP: u32 = 1;
+    /// Connections with an origin that agents have taken since the fence was raised.
+    pub const ACCEPTED: u32 = 2;
     /// Number of slots.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// An agent whose heartbeat is older than this counts as dead.
@@ -231,11 +233,15 @@ pub enum Counter {
     Unix = 13,
     /// A record that could not be published or moved: the connection is reset, the datagram dropped.
     Lost = 14,
+    /// Origins laid out for the handshake of a turned connection.
+    Published = 15,
+    /// Turned connections that ended before their handshake did.
+    Aborted = 16,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 15] = [
+    pub const ALL: [(Counter, &'static str); 17] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -251,6 +257,8 @@ impl Counter {
         (Counter::Bind, "bind"),
         (Counter::Unix, "unix"),
         (Counter::Lost, "lost"),
+        (Counter::Published, "published"),
+        (Counter::Aborted, "aborted"),
     ];
 }
 

@@ -18,6 +18,7 @@ use crate::bundle::{self, Live, Reload};
 use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
+use crate::coverage::Taken;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
 use crate::dns::Dns;
@@ -58,6 +59,7 @@ pub struct Agent {
     pub connections: AtomicU64,
     /// The same, by whom they are.
     pub live: Arc<Registry>,
+    pub taken: Taken,
     /// Rung when a connection has ended.
     pub left: Notify,
     /// Ends the agent; the fence stays as it is.
@@ -145,6 +147,7 @@ fn assemble(
         started: Instant::now(),
         connections: AtomicU64::new(0),
         live: Arc::default(),
+        taken: Taken::default(),
         left: Notify::new(),
         stop: Notify::new(),
         upgrade: Notify::new(),
@@ -185,6 +188,10 @@ impl Agent {
 
     /// A row about weir itself.
     fn record(&self, what: &str, reason: &str) {
+        self.record_as(what, reason, Decision::Allowed);
+    }
+
+    pub(crate) fn record_as(&self, what: &str, reason: &str, decision: Decision) {
         let policy = self.policy.load();
         self.append(&Record {
             ts: clock::wall_ns(),
@@ -193,7 +200,7 @@ impl Agent {
             reason: reason.into(),
             policy_commit: policy.commit().into(),
             policy_sha: policy.sha().into(),
-            decision: Decision::Allowed,
+            decision,
             durability: Durability::Fast,
             ..Record::default()
         });

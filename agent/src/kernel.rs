@@ -277,6 +277,28 @@ impl Fence {
         self.pins.counters()
     }
 
+    /// How many handshakes of turned connections are under way.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn handshakes(&self) -> Result<u64, FenceError> {
+        Ok(self.pins.handshakes.entries()?.len() as u64)
+    }
+
+    /// Connections that agents have taken since the fence was raised, and the same written down.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn accepted(&self) -> Result<u64, FenceError> {
+        self.pins.state(slot::ACCEPTED)
+    }
+
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_accepted(&self, accepted: u64) -> Result<(), FenceError> {
+        self.pins.set_state(slot::ACCEPTED, accepted)
+    }
+
     /// The record on an accepted socket; `None` when there is none.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ pub mod catalogs;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod coverage;
 pub mod control;
 pub mod credential;
 pub mod desk;

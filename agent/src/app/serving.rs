@@ -14,13 +14,14 @@ use crate::dns::sockets::Bound;
 use crate::kernel::inherit::Inheritance;
 use crate::listen::{Listeners, Sockets};
 use crate::netns::{self, Questions};
-use crate::{control, kernel, sweep, upgrade};
+use crate::{control, coverage, kernel, sweep, upgrade};
 
 /// Serves until the agent ends. What it returns is for the program that follows, after `weir upgrade`.
 pub(super) async fn serve(
     agent: Arc<Agent>,
     inheritance: Inheritance,
 ) -> anyhow::Result<Option<Inheritance>> {
+    let is_upgrade = inheritance.control.is_some();
     let mut doors = doors(&agent, inheritance.listeners, inheritance.questions)?;
     let own =
         doors.iter().position(|(door, _)| door.netns().is_ok_and(|netns| netns == agent.namespaces.own()));
@@ -41,8 +42,13 @@ pub(super) async fn serve(
     listeners.publish(&agent.fence, questions.ports)?;
     let sweeping = Arc::clone(&agent);
     tokio::task::spawn_blocking(move || sweep::once(&sweeping)).await?;
+    let lost = agent.taken.resume(&agent, is_upgrade)?;
     agent.fence.beat()?;
     agent.record("start", "the agent serves");
+    match lost {
+        0 => {}
+        lost => agent.record("coverage", &format!("{lost} connections ended with an agent that died before it took them")),
+    }
     tracing::info!(port = listeners.port(), "The fence is up.");
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -52,6 +58,7 @@ pub(super) async fn serve(
         () = control::serve(&control, Arc::clone(&agent)) => {}
         () = agent.keep_names() => {}
         () = sweep::keep(&agent) => {}
+        () = coverage::keep(&agent) => {}
         failed = workers.accept(&listeners) => return Err(failed.into()),
         failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
         failed = failed => return Err(failed?).context("DNS questions cannot be received"),
@@ -113,6 +120,7 @@ async fn hand_over(
         "upgrade",
         &format!("the agent becomes {}; {open} connections end with it", agent.program.display()),
     );
+    agent.taken.write_down(agent)?;
     let (mut sockets, mut dns) = agent.namespaces.descriptors()?;
     sockets.extend(listeners.descriptors()?);
     dns.extend(questions.descriptors()?);

@@ -65,7 +65,10 @@ impl Workers {
     pub(crate) async fn accept(&self, listeners: &Listeners) -> io::Error {
         for lane in self.lanes.iter().cycle() {
             match listeners.accept(&self.agent.fence).await {
-                Ok((stream, Ok(origin))) => self.hand_over(lane, stream, origin).await,
+                Ok((stream, Ok(origin))) => {
+                    self.agent.taken.add();
+                    self.hand_over(lane, stream, origin).await;
+                }
                 Ok((stream, Err(why))) => {
                     record_unattributed(&self.agent, &stream, &why);
                     drop(stream);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::Agent;
+use crate::coverage::Coverage;
 
 /// One moment of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Status {
     pub namespaces: u64,
     /// What the kernel programs counted since the fence was raised.
     pub fence: BTreeMap<String, u64>,
+    /// Connections turned, and what became of them.
+    pub coverage: Coverage,
     pub policy: PolicyStatus,
     pub ledger: LedgerStatus,
     /// Absent where no ClickHouse is configured.
@@ -84,6 +87,7 @@ impl Status {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            coverage: Coverage::of(agent).unwrap_or_default(),
             policy: PolicyStatus {
                 commit: policy.commit().into(),
                 sha256: policy.sha().into(),

@@ -119,6 +119,7 @@ impl<K: Plain, V: Plain> Table<K, V> {
 pub struct Pins {
     folder: PathBuf,
     state: Table<u32, u64>,
+    pub(super) handshakes: Table<Tuple, Origin>,
     pub labels: Table<u64, u64>,
     pub listeners: Table<u64, Listener>,
     pub origins: Table<i32, Origin>,
@@ -142,6 +143,7 @@ impl Pins {
         Ok(Self {
             folder: folder.into(),
             state: Table::open(folder, map::STATE)?,
+            handshakes: Table::open(folder, map::HANDSHAKES)?,
             labels: Table::open(folder, map::LABELS)?,
             listeners: Table::open(folder, map::LISTENERS)?,
             origins: Table::open(folder, map::ORIGINS)?,
@@ -159,6 +161,10 @@ impl Pins {
 
     pub(super) fn set_state(&self, slot: u32, value: u64) -> Result<(), FenceError> {
         self.state.insert(&slot, &value)
+    }
+
+    pub(super) fn state(&self, slot: u32) -> Result<u64, FenceError> {
+        Ok(self.state.lookup(&slot)?.unwrap_or(0))
     }
 
     /// Does an agent live behind this fence?
