@@ -11,6 +11,8 @@ pub mod map {
     pub const STATE: &str = "STATE";
     /// Cgroup id (`u64`) → label (`u64`).
     pub const LABELS: &str = "LABELS";
+    /// Label (`u64`) → 1: workloads that may not be called.
+    pub const UNCALLED: &str = "UNCALLED";
     /// Network namespace cookie (`u64`) → [`crate::Listener`].
     pub const LISTENERS: &str = "LISTENERS";
     /// Socket → [`crate::Stamp`], on the workload's side of the loopback hop.
@@ -35,9 +37,10 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 13] = [
         STATE,
         LABELS,
+        UNCALLED,
         LISTENERS,
         STAMPS,
         HANDSHAKES,
@@ -237,11 +240,13 @@ pub enum Counter {
     Published = 15,
     /// Turned connections that ended before their handshake did.
     Aborted = 16,
+    /// Refused: somebody called a workload that may not be called.
+    Called = 17,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 17] = [
+    pub const ALL: [(Counter, &'static str); 18] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -259,6 +264,7 @@ impl Counter {
         (Counter::Lost, "lost"),
         (Counter::Published, "published"),
         (Counter::Aborted, "aborted"),
+        (Counter::Called, "called"),
     ];
 }
 

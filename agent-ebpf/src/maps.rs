@@ -13,6 +13,8 @@ pub static STATE: Array<u64> = Array::with_max_entries(slot::COUNT, 0);
 #[map]
 pub static LABELS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
+pub static UNCALLED: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
 pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 /// A plain hash on purpose: eviction would be a wrong answer, a full map is only a refusal.
 #[map]

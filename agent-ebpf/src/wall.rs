@@ -9,6 +9,7 @@ use core::ptr::{addr_of, read_volatile};
 use weir_ebpf::{Counter, Stamp};
 
 use crate::create::{IPPROTO_TCP, IPPROTO_UDP};
+use crate::maps::UNCALLED;
 use crate::peer::{self, Words};
 use crate::udp::LOOPBACK;
 use crate::{label, maps, question};
@@ -20,23 +21,59 @@ const ACK: u8 = 0x10;
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    if may_leave(&ctx) {
+    if carries_on(&ctx) {
         return PASS;
     }
-    maps::count(Counter::Wall);
-    DROP
+    match may_leave(&ctx) {
+        Ok(()) => PASS,
+        Err(counter) => {
+            maps::count(counter);
+            DROP
+        }
+    }
 }
 
+/// Most packets carry a TCP connection on whose first one was judged: told by two bytes where they lie.
 #[inline(always)]
-fn may_leave(ctx: &SkBuffContext) -> bool {
+fn carries_on(ctx: &SkBuffContext) -> bool {
+    let skb = ctx.skb.skb;
+    // SAFETY: the context of this program; each load from the packet lies below its end.
+    unsafe {
+        let data = read_volatile(addr_of!((*skb).data)) as usize as *const u8;
+        let end = read_volatile(addr_of!((*skb).data_end)) as usize as *const u8;
+        if data.add(TCP_FLAGS4 + 1) > end {
+            return false;
+        }
+        let first = read_volatile(data);
+        if first == PLAIN_V4 && u32::from(read_volatile(data.add(9))) == IPPROTO_TCP {
+            return read_volatile(data.add(TCP_FLAGS4)) & SYN == 0;
+        }
+        first >> 4 == 6
+            && u32::from(read_volatile(data.add(6))) == IPPROTO_TCP
+            && data.add(TCP_FLAGS6 + 1) <= end
+            && read_volatile(data.add(TCP_FLAGS6)) & SYN == 0
+    }
+}
+
+/// Version 4, a header of five words.
+const PLAIN_V4: u8 = 0x45;
+/// Where the flags of TCP lie after an IPv4 header without options, and after an IPv6 header.
+const TCP_FLAGS4: usize = 20 + 13;
+const TCP_FLAGS6: usize = 40 + 13;
+
+#[inline(always)]
+fn may_leave(ctx: &SkBuffContext) -> Result<(), Counter> {
     let Some(packet) = Packet::parse(ctx) else {
         // Unreadable for us: only unlabelled sockets may send it.
-        return is_free(ctx.skb.skb);
+        return if is_free(ctx.skb.skb) { Ok(()) } else { Err(Counter::Wall) };
     };
-    if packet.continues() || is_free(ctx.skb.skb) {
-        return true;
+    if packet.answers() {
+        return if may_be_called(ctx.skb.skb) { Ok(()) } else { Err(Counter::Called) };
     }
-    match packet.protocol {
+    if packet.continues() || is_free(ctx.skb.skb) {
+        return Ok(());
+    }
+    let passes = match packet.protocol {
         IPPROTO_TCP => {
             let turned = stamp(ctx.skb.skb).map_or(0, |stamp| stamp.turned);
             turned != 0 && u32::from(packet.port) == turned && peer::is_loopback(packet.destination)
@@ -44,6 +81,17 @@ fn may_leave(ctx: &SkBuffContext) -> bool {
         IPPROTO_UDP => asks(ctx, &packet),
         // ICMP, SCTP, fragments with their header elsewhere, v6 extension headers: nothing a labelled socket needs.
         _ => false,
+    };
+    if passes { Ok(()) } else { Err(Counter::Wall) }
+}
+
+/// The first answer to somebody who calls: the socket is the listener's, or its child's.
+#[inline(always)]
+fn may_be_called(skb: *mut __sk_buff) -> bool {
+    // SAFETY: the context of this program; of the map only presence is read.
+    unsafe {
+        let label = label::of_packet(skb);
+        label == label::NONE || UNCALLED.get(label).is_none()
     }
 }
 
@@ -129,9 +177,15 @@ impl Packet {
         Some(Self { source, destination, protocol, source_port, port, flags })
     }
 
-    /// Part of a TCP connection whose first packet was judged, or an answer on an accepted one.
+    /// Part of a TCP connection whose first packet was judged.
     #[inline(always)]
     fn continues(&self) -> bool {
-        self.protocol == IPPROTO_TCP && (self.flags & SYN == 0 || self.flags & ACK != 0)
+        self.protocol == IPPROTO_TCP && self.flags & SYN == 0
+    }
+
+    /// The first packet of a TCP connection that came from outside.
+    #[inline(always)]
+    fn answers(&self) -> bool {
+        self.protocol == IPPROTO_TCP && self.flags & SYN != 0 && self.flags & ACK != 0
     }
 }

@@ -53,6 +53,17 @@ pub struct Workload {
     /// What its rows carry as `identity_class`.
     #[serde(default)]
     pub class: IdentityClass,
+    /// May others open connections to it? Answers on them are not read.
+    #[serde(default)]
+    pub inbound: Inbound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inbound {
+    #[default]
+    Allow,
+    Deny,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

@@ -85,7 +85,8 @@ impl Coverage {
     /// Is something wrong that was wrong before, with nothing moving?
     fn differs(&self, before: &Coverage) -> bool {
         let stuck = self.waiting() > 0 && self.accepted == before.accepted && before.waiting() > 0;
-        let unexplained = self.unexplained().min(before.unexplained()) > 0 && self.published == before.published;
+        let unexplained =
+            self.unexplained().min(before.unexplained()) > 0 && self.published == before.published;
         stuck || unexplained || self.accepted > self.handed
     }
 }

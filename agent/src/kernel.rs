@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple, slot};
@@ -14,6 +14,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod datagram;
 pub mod diag;
+mod error;
 pub mod inherit;
 mod load;
 mod logs;
@@ -24,6 +25,7 @@ mod table;
 mod unix;
 
 pub use cgroup::Tree;
+pub use error::FenceError;
 pub use strangers::Strangers;
 pub use sys::{netns_cookie, netns_of};
 pub use table::{Pins, Table};
@@ -39,35 +41,6 @@ pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
 
 /// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
 const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
-
-/// Why there is no fence. Every text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum FenceError {
-    #[error("no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)")]
-    NoCgroup2,
-    #[error("cgroup {path}: {source}")]
-    Cgroup { path: PathBuf, source: std::io::Error },
-    #[error("fence.attach {0:?}: write a path below the cgroup v2 mount, without `..`")]
-    AttachPath(String),
-    #[error(
-        "not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0}); `weir check` says more"
-    )]
-    Privileges(String),
-    #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux: {0}): it needs CONFIG_DEBUG_INFO_BTF")]
-    NoBtf(String),
-    #[error("no bpffs at {path}: {source}. Mount one (`mount -t bpf bpf {path}`)")]
-    NoBpffs { path: PathBuf, source: std::io::Error },
-    #[error("another agent holds {0}: give each agent its own fence.bpffs")]
-    Held(PathBuf),
-    #[error("kernel program {program}: {message}")]
-    Program { program: String, message: String },
-    #[error("kernel object: {0}")]
-    Object(String),
-    #[error("kernel map {map}: {source}")]
-    Map { map: &'static str, source: std::io::Error },
-    #[error("no fence is up at {0}: start `weir agent`")]
-    Down(PathBuf),
-}
 
 /// A fence that is up. Dropping it leaves it closed: the pins stay, the heartbeat ends.
 pub struct Fence {
@@ -226,6 +199,20 @@ impl Fence {
     /// The map is full or cannot be written.
     pub fn label(&self, cgroup: u64, label: u64) -> Result<(), FenceError> {
         self.pins.labels.insert(&cgroup, &label)
+    }
+
+    /// Replaces the labels whose workloads may not be called.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn uncalled(&self, labels: &[u64]) -> Result<(), FenceError> {
+        labels.iter().try_for_each(|label| self.pins.uncalled.insert(label, &1))?;
+        for (label, _) in self.pins.uncalled.entries()? {
+            if !labels.contains(&label) {
+                self.pins.uncalled.remove(&label)?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes a label away. The sockets that were born with it keep it.

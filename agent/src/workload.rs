@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use weir_core::identity::{Class, Identity, Process};
 
-use crate::config::{Config, IdentityClass, Person, Workload};
+use crate::config::{Config, IdentityClass, Inbound, Person, Workload};
 use crate::kernel::{Fence, FenceError, cgroup};
 use crate::listen::Origin;
 
@@ -85,6 +85,8 @@ impl Workloads {
             let folder = fence.tree().make(&run_cgroup(&workload.name))?;
             cgroup::sweep(&folder);
         }
+        let closed = self.by_label.iter().filter(|(_, workload)| workload.inbound == Inbound::Deny);
+        fence.uncalled(&closed.map(|(label, _)| *label).collect::<Vec<_>>())?;
         let mut wanted = HashMap::new();
         watch::walk(fence.tree().root(), &mut |folder| {
             if let Some((id, number)) = self.number_of(fence, folder) {

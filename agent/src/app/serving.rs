@@ -47,7 +47,10 @@ pub(super) async fn serve(
     agent.record("start", "the agent serves");
     match lost {
         0 => {}
-        lost => agent.record("coverage", &format!("{lost} connections ended with an agent that died before it took them")),
+        lost => agent.record(
+            "coverage",
+            &format!("{lost} connections ended with an agent that died before it took them"),
+        ),
     }
     tracing::info!(port = listeners.port(), "The fence is up.");
 

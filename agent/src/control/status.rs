@@ -116,5 +116,5 @@ const NOT_COVERED: &[&str] = &[
     "connected sockets passed in from unlabelled processes, until the sweep finds them (1 s)",
     "unix sockets other than PostgreSQL's",
     "names looked up through local services (resolved's and nscd's sockets); data in names, below the rate of look-ups",
-    "being called: answers on connections that came from outside",
+    "being called: answers on connections that came from outside, unless the workload has inbound: deny",
 ];

@@ -74,7 +74,7 @@ async fn run(agent: &Arc<Agent>, mut works: mpsc::Receiver<Work>) {
     }
 }
 
-/// Returns only when a socket fails.
+/// Returns only when the sockets cannot be watched.
 async fn serve_all(agent: &Arc<Agent>, bound: Bound) -> io::Error {
     let sockets = match Sockets::of(bound) {
         Ok(sockets) => sockets,
@@ -85,22 +85,27 @@ async fn serve_all(agent: &Arc<Agent>, bound: Bound) -> io::Error {
         serving.spawn_local(serve(Arc::clone(agent), Rc::new(socket)));
     }
     match serving.join_next().await {
-        Some(Ok(fault)) => fault,
         Some(Err(fault)) => io::Error::other(fault),
-        None => io::Error::other("no socket for DNS questions"),
+        Some(Ok(())) | None => io::Error::other("no socket for DNS questions"),
     }
 }
 
+/// Rest after a failed receive, so that the loop does not spin.
+const REST: std::time::Duration = std::time::Duration::from_millis(20);
 /// Network namespaces whose sockets may wait to be served.
 const BEGINNINGS: usize = 64;
 
-async fn serve(agent: Arc<Agent>, socket: Rc<Socket>) -> io::Error {
+async fn serve(agent: Arc<Agent>, socket: Rc<Socket>) {
     // A longer question is cut, and so is none.
     let mut buffer = vec![0; usize::from(DNS_UDP_BYTES)];
     loop {
         let arrival = match socket.receive(&agent.fence, &mut buffer).await {
             Ok(arrival) => arrival,
-            Err(fault) => return fault,
+            Err(fault) => {
+                tracing::error!(%fault, "A DNS question could not be received.");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
         };
         let back = arrival.back;
         match judge(&agent, &arrival.origin, &buffer[..arrival.bytes]) {
