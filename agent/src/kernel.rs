@@ -13,6 +13,7 @@ mod btf;
 pub mod capability;
 pub mod cgroup;
 pub mod diag;
+pub mod feature;
 pub mod inherit;
 mod load;
 mod logs;
@@ -23,6 +24,7 @@ mod table;
 mod unix;
 
 pub use cgroup::Tree;
+pub use feature::Feature;
 pub use strangers::Strangers;
 pub use sys::{netns_cookie, netns_of};
 pub use table::{Pins, Table};
@@ -58,6 +60,10 @@ pub enum FenceError {
     NoBpffs { path: PathBuf, source: std::io::Error },
     #[error("another agent holds {0}: give each agent its own fence.bpffs")]
     Held(PathBuf),
+    #[error(
+        "this kernel ({release}) cannot hold the fence, it lacks {lacks}: boot Linux 5.15 or newer; `weir check` says more"
+    )]
+    Kernel { release: String, lacks: String },
     #[error("kernel program {program}: {message}")]
     Program { program: String, message: String },
     #[error("kernel object: {0}")]
@@ -107,6 +113,7 @@ impl Fence {
         if !missing.is_empty() {
             return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
         }
+        let mut layers = feature::layers_missing()?;
         let folder = bpffs::prepare(&settings.bpffs)?;
         let upgrade = lock.is_some();
         let lock = match lock {
@@ -123,9 +130,12 @@ impl Fence {
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
-        let missing = load::attach(&object, &folder, &tree)?;
+        let unix = Feature::Unix.layer();
+        if !load::attach(&object, &folder, &tree)? && !layers.contains(&unix) {
+            layers.push(unix);
+        }
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers })
     }
 
     /// Says that the agent lives.
