@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod datagram;
 pub mod diag;
 mod error;
+pub mod feature;
 pub mod inherit;
 mod load;
 mod logs;
@@ -26,6 +27,7 @@ mod unix;
 
 pub use cgroup::Tree;
 pub use error::FenceError;
+pub use feature::Feature;
 pub use strangers::Strangers;
 pub use sys::{netns_cookie, netns_of};
 pub use table::{Pins, Table};
@@ -81,6 +83,7 @@ impl Fence {
         if !missing.is_empty() {
             return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
         }
+        let mut layers = feature::layers_missing()?;
         let folder = bpffs::prepare(&settings.bpffs)?;
         let upgrade = lock.is_some();
         let lock = match lock {
@@ -97,9 +100,12 @@ impl Fence {
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
-        let missing = load::attach(&object, &folder, &tree)?;
+        let unix = Feature::Unix.layer();
+        if !load::attach(&object, &folder, &tree)? && !layers.contains(&unix) {
+            layers.push(unix);
+        }
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers })
     }
 
     /// Says that the agent lives.

@@ -1,6 +1,8 @@
 //! `weir check`: what this host has, what is missing, what is lost without it, what to do.
-//! It refuses to change anything: it reads /proc, /sys and the configured folders, and loads no program into the kernel.
+//! It refuses to change anything: it reads /proc, /sys and the configured folders; what it loads into the kernel to ask for a
+//! feature is two instructions, attached nowhere and dropped at once.
 
+mod features;
 mod probe;
 mod units;
 

@@ -21,6 +21,10 @@ pub enum FenceError {
     NoBpffs { path: PathBuf, source: std::io::Error },
     #[error("another agent holds {0}: give each agent its own fence.bpffs")]
     Held(PathBuf),
+    #[error(
+        "this kernel ({release}) cannot hold the fence, it lacks {lacks}: boot Linux 5.15 or newer; `weir check` says more"
+    )]
+    Kernel { release: String, lacks: String },
     #[error("kernel program {program}: {message}")]
     Program { program: String, message: String },
     #[error("kernel object: {0}")]

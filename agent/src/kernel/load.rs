@@ -4,15 +4,15 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use aya::programs::{Program, ProgramType};
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::programs::Program;
 
 use super::btf::TaskOffsets;
+use super::feature::Feature;
 use super::{FenceError, Tree, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
 const PROGRAMS: [(&str, u32); 14] = [
-    ("egress", 1),
+    ("egress", EGRESS),
     ("sock_create", 2),
     ("sock_release", 34),
     ("handover", 3),
@@ -30,16 +30,16 @@ const PROGRAMS: [(&str, u32); 14] = [
 ];
 
 /// Run before programs of child cgroups (kernel 6.15): a child's rewrite would falsify the record.
-const BPF_F_PREORDER: u32 = 1 << 6;
+pub(super) const BPF_F_PREORDER: u32 = 1 << 6;
+/// `BPF_CGROUP_INET_EGRESS`.
+pub(super) const EGRESS: u32 = 1;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf.o"));
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     let task = TaskOffsets::of_this_kernel()?;
-    let set_retval = u32::from(
-        is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
-    );
+    let set_retval = u32::from(Feature::Errno.is_there().unwrap_or(false));
     let level = logs::level();
     let mut loader = aya::EbpfLoader::new();
     loader
@@ -65,13 +65,9 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     Ok(object)
 }
 
-/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
-/// layers that this kernel does not have.
-pub(super) fn attach(
-    object: &aya::Ebpf,
-    folder: &Path,
-    tree: &Tree,
-) -> Result<Vec<&'static str>, FenceError> {
+/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns
+/// whether the hook for unix sockets, which is optional, is among them.
+pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<bool, FenceError> {
     let mut fresh = Vec::new();
     for (name, attach_type) in PROGRAMS {
         let fault = |source: std::io::Error| FenceError::Program {
@@ -93,12 +89,11 @@ pub(super) fn attach(
             }
         }
     }
-    let mut missing = Vec::new();
-    if let Err(fault) = unix::attach(OBJECT, folder, tree) {
+    let unix = unix::attach(OBJECT, folder, tree);
+    if let Err(fault) = &unix {
         tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
-        missing.push("unix");
     }
-    Ok(missing)
+    Ok(unix.is_ok())
 }
 
 /// True when a new link was made, false when a pinned one was taken over.

@@ -18,6 +18,9 @@ fn main() {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut stage = Stage::set();
+    if !stage.lacks.is_empty() {
+        println!("  (this kernel lacks: {})", stage.lacks.join(", "));
+    }
     let acts: [fn(&mut Stage); 10] = [
         redirects,
         origins,
@@ -125,9 +128,10 @@ fn runs(stage: &mut Stage) {
     check("weir run names the CA bundle", seen == bundle, &seen);
     let (_, seen) = stage.weir_run("runs", &["sh", "-c", "ls /proc/self/fd | wc -l"]);
     check("weir run leaves no descriptor open", seen == "4", &seen);
-    let child =
-        stage.start_weir_run("runs", &["sh", "-c", "trap 'exit 9' TERM; while :; do sleep 0.01; done"]);
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    let trap = "trap 'exit 9' TERM; echo ready; while :; do sleep 0.01; done";
+    let mut child = stage.start_weir_run("runs", &["sh", "-c", trap]);
+    // On an emulated machine the shell takes its time to set the trap.
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 6]).unwrap();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = child.wait_with_output().unwrap().status.code();
@@ -289,22 +293,22 @@ fn failures(stage: &mut Stage) {
     let [v4, ..] = stage.servers();
     stage.dial_failed(&v4, libc::EHOSTUNREACH);
     let seen = stage.labelled(&["tcp", &v4]);
-    check("a destination that failed a moment ago", seen == "EHOSTUNREACH", &seen);
+    check("a destination that failed a moment ago", seen == stage.refusal("EHOSTUNREACH"), &seen);
     std::thread::sleep(weir::kernel::FAILURE_KEPT);
     let seen = stage.labelled(&["tcp", &v4]);
     check("and later again", seen.starts_with("turned "), &seen);
     let seen = stage.labelled(&["own-netns-tcp", &v4]);
-    check("a network namespace without listener", seen == "ECONNREFUSED", &seen);
+    check("a network namespace without listener", seen == stage.refusal("ECONNREFUSED"), &seen);
 }
 
 fn death_and_return(stage: &mut Stage) {
     let [v4, ..] = stage.servers();
     stage.stop_beating();
     let seen = stage.labelled(&["tcp", &v4]);
-    check("a hung agent refuses", seen == "ECONNREFUSED", &seen);
+    check("a hung agent refuses", seen == stage.refusal("ECONNREFUSED"), &seen);
     for way in ["dns-send", "dns-connect"] {
         let seen = stage.labelled(&[way, "127.0.0.53:53"]);
-        check(&format!("a hung agent refuses {way}"), seen == "ECONNREFUSED", &seen);
+        check(&format!("a hung agent refuses {way}"), seen == stage.refusal("ECONNREFUSED"), &seen);
     }
     let plain = stage.plain(&["tcp", &v4]);
     check("a hung agent: unlabelled goes direct", plain.starts_with("direct "), &plain);
@@ -312,7 +316,7 @@ fn death_and_return(stage: &mut Stage) {
     let port = stage.listener_port();
     stage.kill_agent();
     let seen = stage.labelled(&["tcp", &v4]);
-    check("a dead agent refuses", seen == "ECONNREFUSED", &seen);
+    check("a dead agent refuses", seen == stage.refusal("ECONNREFUSED"), &seen);
     let plain = stage.plain(&["tcp", &v4]);
     check("a dead agent: unlabelled goes direct", plain.starts_with("direct "), &plain);
     let seen = stage.plain(&["bind", &format!("127.0.0.1:{port}")]);

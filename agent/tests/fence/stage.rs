@@ -34,6 +34,8 @@ pub struct Stage {
     other: SocketAddr,
     dns: Ports,
     last_pid: AtomicU32,
+    /// Layers that this kernel does not have, as the fence says.
+    pub lacks: Vec<&'static str>,
 }
 
 struct Agent {
@@ -95,6 +97,7 @@ impl Stage {
             other: SocketAddr::from(([127, 0, 0, 1], 0)),
             dns: Ports::default(),
             last_pid: AtomicU32::new(0),
+            lacks: Vec::new(),
             folder,
         };
         stage.raise_again();
@@ -106,6 +109,7 @@ impl Stage {
     pub fn raise_again(&mut self) {
         let fence =
             Fence::raise(&self.settings).unwrap_or_else(|fault| panic!("the fence does not rise: {fault}"));
+        self.lacks = fence.missing_layers().to_vec();
         fence.tree().make("labelled").unwrap();
         fence.tree().make("labelled/child").unwrap();
         fence.tree().make("plain").unwrap();
@@ -329,7 +333,12 @@ impl Stage {
     }
 
     pub fn has_unix_hook(&self) -> bool {
-        !self.fence().missing_layers().contains(&"unix")
+        !self.lacks.contains(&"unix")
+    }
+
+    /// What a refused task sees: EPERM for everything where the kernel lets hooks choose no error.
+    pub fn refusal(&self, errno: &'static str) -> &'static str {
+        if self.lacks.contains(&"errno") { "EPERM" } else { errno }
     }
 
     pub fn dial_failed(&self, address: &str, errno: i32) {
