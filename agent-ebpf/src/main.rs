@@ -4,8 +4,10 @@
 #![no_std]
 #![no_main]
 
+mod birth;
 mod connect;
 mod create;
+mod fits;
 mod guard;
 mod label;
 mod maps;

@@ -7,8 +7,7 @@ use std::path::Path;
 use aya::programs::{Program, ProgramType};
 use aya::sys::{BpfHelper, is_helper_supported};
 
-use super::btf::TaskOffsets;
-use super::{FenceError, Tree, logs, sys, unix};
+use super::{FenceError, Tree, birth, btf, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
 const PROGRAMS: [(&str, u32); 11] = [
@@ -32,7 +31,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
-    let task = TaskOffsets::of_this_kernel()?;
+    let (task, cgroup) = btf::of_this_kernel()?;
     let set_retval = u32::from(
         is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
     );
@@ -43,6 +42,10 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
         .override_global("TASK_GROUP_LEADER", &task.group_leader, true)
         .override_global("TASK_START_BOOTTIME", &task.start_boottime, true)
         .override_global("AYA_LOG_LEVEL", &level, true);
+    let cgroup = birth::globals(cgroup);
+    for (name, offset) in &cgroup {
+        loader.override_global(name, offset, true);
+    }
     for name in weir_ebpf::map::PINNED {
         loader.map_pin_path(name, folder.join(name));
     }
@@ -64,7 +67,7 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
 /// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
 /// layers that this kernel does not have.
 pub(super) fn attach(
-    object: &aya::Ebpf,
+    object: &mut aya::Ebpf,
     folder: &Path,
     tree: &Tree,
 ) -> Result<Vec<&'static str>, FenceError> {
@@ -90,6 +93,10 @@ pub(super) fn attach(
         }
     }
     let mut missing = Vec::new();
+    if let Err(fault) = birth::attach(object, folder) {
+        tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
+        missing.push(birth::LAYER);
+    }
     if let Err(fault) = unix::attach(OBJECT, folder, tree) {
         tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
         missing.push("unix");
@@ -132,7 +139,7 @@ fn missing(name: &str) -> FenceError {
     FenceError::Object(format!("program {name} is missing or of another kind"))
 }
 
-fn chain(fault: &dyn std::error::Error) -> String {
+pub(super) fn chain(fault: &dyn std::error::Error) -> String {
     let mut text = fault.to_string();
     let mut next = fault.source();
     while let Some(cause) = next {
