@@ -1,6 +1,7 @@
 //! The fence in the kernel: load, attach, pin, take over, steer, lift. Pinned links outlive the agent, so a dead agent
 //! means refused connections and never open ones. It refuses to run half a fence: all programs attach, or none.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple, slot};
 
+pub mod birth;
 pub mod bpffs;
 mod btf;
 pub mod capability;
@@ -25,6 +27,7 @@ mod sys;
 mod table;
 mod unix;
 
+pub use birth::Births;
 pub use cgroup::Tree;
 pub use error::FenceError;
 pub use feature::Feature;
@@ -54,6 +57,7 @@ pub struct Fence {
     /// Keeps the unpinned maps (logs) alive.
     object: std::sync::Mutex<aya::Ebpf>,
     missing: Vec<&'static str>,
+    births: Option<Births>,
 }
 
 impl std::fmt::Debug for Fence {
@@ -91,7 +95,7 @@ impl Fence {
             None => bpffs::lock(&folder)?,
         };
         let own = cgroup::Own::enter(&tree)?;
-        let object = load::load(&folder)?;
+        let mut object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
         if !upgrade {
             pins.set_state(slot::HEARTBEAT, 0)?;
@@ -100,12 +104,11 @@ impl Fence {
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
-        let unix = Feature::Unix.layer();
-        if !load::attach(&object, &folder, &tree)? && !layers.contains(&unix) {
-            layers.push(unix);
-        }
+        let attached = load::attach(&mut object, &folder, &tree)?;
+        layers.extend(attached.iter().filter(|layer| !layers.contains(layer)).copied().collect::<Vec<_>>());
+        let births = if layers.contains(&birth::LAYER) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
     }
 
     /// Says that the agent lives.
@@ -229,12 +232,14 @@ impl Fence {
         self.pins.labels.remove(&cgroup)
     }
 
-    /// Labels in force: cgroup id → label.
+    /// Labels in force: cgroup id → label. Their cgroups can be seen, unless they are gone.
     ///
     /// # Errors
     /// The map cannot be read.
-    pub fn labels(&self) -> Result<Vec<(u64, u64)>, FenceError> {
-        self.pins.labels.entries()
+    pub fn labels(&self) -> Result<HashMap<u64, u64>, FenceError> {
+        let labels = self.pins.labels.entries()?.into_iter().collect();
+        self.tree.settle()?;
+        Ok(labels)
     }
 
     /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
@@ -316,6 +321,12 @@ impl Fence {
     #[must_use]
     pub fn missing_layers(&self) -> &[&'static str] {
         &self.missing
+    }
+
+    /// What the kernel knows of cgroups to come; `None` where it cannot label them.
+    #[must_use]
+    pub fn births(&self) -> Option<&Births> {
+        self.births.as_ref()
     }
 
     /// Passes the programs' log records to this process's log; ends at once unless `weir::kernel` logs at debug level.

@@ -373,10 +373,14 @@ impl Stage {
         drop(self.agent.take().unwrap().stop(&self.runtime));
     }
 
+    /// But for those to tracepoints, which are replaced.
     pub fn link_ids(&self) -> Vec<u32> {
         let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
         let mut ids: Vec<u32> = std::fs::read_dir(folder)
             .unwrap()
+            .filter(|entry| {
+                !["birth", "death"].iter().any(|name| entry.as_ref().unwrap().file_name() == *name)
+            })
             .filter_map(|entry| aya::programs::links::PinnedLink::from_pin(entry.unwrap().path()).ok())
             .filter_map(|link| aya::programs::links::FdLink::from(link).info().ok())
             .map(|found| found.id())
