@@ -11,12 +11,16 @@ use super::feature::Feature;
 use super::{FenceError, Tree, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
-const PROGRAMS: [(&str, u32); 11] = [
+const PROGRAMS: [(&str, u32); 14] = [
     ("egress", EGRESS),
     ("sock_create", 2),
+    ("sock_release", 34),
     ("handover", 3),
     ("post_bind4", 12),
     ("post_bind6", 13),
+    // Answers are shown from their servers before questions are turned.
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
     ("sendmsg4", 14),
     ("sendmsg6", 15),
     ("getpeername4", 29),

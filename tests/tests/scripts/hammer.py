@@ -1,4 +1,6 @@
-"""Tries to reach a host for a while, by TCP and UDP over both families. Prints how often it tried and what got through.
+"""Tries to reach a host for a while, by TCP and UDP over both families. Prints how often it tried, and how many TCP
+connections were answered; whether datagrams arrive only the host itself can tell.
+
 
 usage: hammer.py FAR4 FAR6 SECONDS
 """
@@ -18,7 +20,7 @@ def attempt(family, kind, address, port):
         s.settimeout(0.1)
         s.connect((address, port))
         s.send(b"weir?")
-        return kind == socket.SOCK_DGRAM or bool(s.recv(64))
+        return kind == socket.SOCK_STREAM and bool(s.recv(64))
 
 
 while time.monotonic() < end:
