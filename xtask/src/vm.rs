@@ -38,6 +38,9 @@ type Named = (String, Kernel);
 /// Boots every wanted kernel.
 pub fn run(arguments: &[String]) -> Result<()> {
     let wish = Wish::parse(arguments)?;
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("the guests run what this host builds, and only x86-64 kernels are fetched so far");
+    }
     setup::need(&PACKAGES)?;
     let folder = build::root().canonicalize()?.join("target/vm");
     let (kernels, mut rows) = kernels(&wish, &folder)?;
@@ -52,7 +55,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
     }
     rows.sort_by_key(|row| offer::numbers(&row.kernel));
     print!("{}", if wish.json { matrix::json(&rows) } else { matrix::table(&rows) });
-    println!("logs: {}", folder.join("logs").display());
+    eprintln!("vm: logs: {}", folder.join("logs").display());
     let failed: Vec<&str> =
         rows.iter().filter(|row| matches!(row.verdict, Verdict::Failed(_))).map(|row| &*row.kernel).collect();
     if !failed.is_empty() {
