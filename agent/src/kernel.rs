@@ -44,6 +44,22 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a failed dial is repeated by the hook itself.
 pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
 
+/// What the fence is made of, in the order in which a connection meets it: new cgroups are labelled in the kernel, sockets
+/// made, connected, sent on; what has another error than EPERM; who runs before others; what is looked for and ended.
+pub const LAYERS: [&str; 11] = [
+    "birth",
+    "create",
+    "connect",
+    "udp",
+    "unix",
+    "wall",
+    "port guard",
+    "netns",
+    "errno",
+    "preorder",
+    "sweep",
+];
+
 /// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
 const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
 
@@ -106,6 +122,7 @@ impl Fence {
         }
         let attached = load::attach(&mut object, &folder, &tree)?;
         layers.extend(attached.iter().filter(|layer| !layers.contains(layer)).copied().collect::<Vec<_>>());
+        require(&settings.require, &layers)?;
         let births = if layers.contains(&birth::LAYER) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
         Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
@@ -344,6 +361,19 @@ impl Fence {
     pub fn lift(&self) -> Result<(), FenceError> {
         lift(self.pins.folder())
     }
+}
+
+/// Refuses a kernel that lacks what the configuration demands.
+fn require(wanted: &[String], missing: &[&str]) -> Result<(), FenceError> {
+    for layer in wanted {
+        if !LAYERS.contains(&layer.as_str()) {
+            return Err(FenceError::UnknownLayer(layer.clone()));
+        }
+        if missing.contains(&layer.as_str()) {
+            return Err(FenceError::Required(layer.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether pins of a fence are there, with or without an agent behind them.

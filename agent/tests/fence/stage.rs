@@ -84,7 +84,12 @@ impl Stage {
         let name = format!("weir-test-{}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(folder.join("s")).unwrap();
-        let settings = weir::config::Fence { attach: format!("/{name}"), bpffs: folder.join("bpf"), port: 0 };
+        let settings = weir::config::Fence {
+            attach: format!("/{name}"),
+            bpffs: folder.join("bpf"),
+            port: 0,
+            require: Vec::new(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut stage = Self {
