@@ -97,7 +97,8 @@ fn read<T>(object: u64, offset: u32) -> Option<T> {
     let from = object + u64::from(offset);
     // SAFETY: the helper writes the whole of `found` or fails; it never faults. `T` is a word, used with any bits.
     unsafe {
-        let failed = bpf_probe_read_kernel(found.as_mut_ptr().cast(), size_of::<T>() as u32, from as *const _);
+        let failed =
+            bpf_probe_read_kernel(found.as_mut_ptr().cast(), size_of::<T>() as u32, from as *const _);
         (failed == 0).then(|| found.assume_init())
     }
 }

@@ -6,7 +6,10 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use weir_ebpf::{Address, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS, PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot};
+use weir_ebpf::{
+    Address, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS,
+    PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot,
+};
 
 #[map]
 pub static STATE: Array<u64> = Array::with_max_entries(slot::COUNT, 0);

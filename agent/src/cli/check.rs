@@ -1,6 +1,7 @@
 //! `weir check`: what this host has, what is missing, what is lost without it, what to do.
 //! It refuses to change anything: it reads /proc, /sys and the configured folders, and loads no program into the kernel.
 
+mod patterns;
 mod probe;
 
 use std::process::ExitCode;
@@ -73,6 +74,7 @@ pub(crate) fn run(common: &Common, _: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => {
             rows.push(Row::good("configuration", common.config.display().to_string()));
             rows.extend(probe::configured(&config));
+            rows.push(patterns::row(&config));
         }
         Err(fault) => rows.push(unusable(&fault)),
     }

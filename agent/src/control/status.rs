@@ -104,7 +104,7 @@ impl Status {
 }
 
 /// Layers in the order in which a connection meets them; names as `Fence::missing_layers` gives them.
-const LAYERS: &[&str] = &["create", "connect", "udp", "unix", "wall", "port guard"];
+const LAYERS: &[&str] = &["birth", "create", "connect", "udp", "unix", "wall", "port guard"];
 
 /// Said aloud until something covers it; each is a row of THREATS.md.
 const NOT_COVERED: &[&str] = &[

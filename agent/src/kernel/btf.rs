@@ -87,7 +87,8 @@ impl<'a> Btf<'a> {
             let word = u32::from_ne_bytes(*head.get(4..)?.first_chunk()?);
             let (kind, count, has_bitfields) = (word >> 24 & 0x1f, (word & 0xffff) as usize, word >> 31 == 1);
             let (bytes, next) = after.split_at_checked(trailer(kind, count)?)?;
-            let place = (kind == KIND_STRUCT).then(|| wanted.iter().position(|wanted| self.name(name) == Some(wanted)));
+            let place = (kind == KIND_STRUCT)
+                .then(|| wanted.iter().position(|wanted| self.name(name) == Some(wanted)));
             if let Some(Some(place)) = place {
                 found[place].get_or_insert(Members { bytes, has_bitfields });
             }

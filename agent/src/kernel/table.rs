@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use weir_ebpf::{
-    Address, Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName, map,
-    slot,
+    Address, Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName,
+    map, slot,
 };
 
 use super::{FenceError, monotonic_ns, sys};

@@ -1,6 +1,7 @@
 //! The fence against real sockets: every way out of a labelled cgroup, each beside an unlabelled one that succeeds.
 //! It attaches at a cgroup of its own with a bpffs of its own, never at the host's root. Needs root.
 
+mod births;
 mod probe;
 mod stage;
 
@@ -18,8 +19,19 @@ fn main() {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut stage = Stage::set();
-    let acts: [fn(&mut Stage); 9] =
-        [redirects, origins, units, runs, ways_round, datagrams, guards, failures, death_and_return];
+    let acts: [fn(&mut Stage); 11] = [
+        redirects,
+        origins,
+        units,
+        births::live,
+        runs,
+        ways_round,
+        datagrams,
+        guards,
+        failures,
+        births::dead,
+        death_and_return,
+    ];
     for act in acts {
         let begun = std::time::Instant::now();
         act(&mut stage);
@@ -190,7 +202,7 @@ fn guards(stage: &mut Stage) {
     let other = stage.unix_server("s/other.sock");
     let plain = stage.plain(&["unix", &path]);
     check("unix: unlabelled reaches PostgreSQL's socket", plain == "ok", &plain);
-    if stage.has_unix_hook() {
+    if stage.has("unix") {
         let seen = stage.labelled(&["unix", &path]);
         check("unix: labelled is refused PostgreSQL's socket", seen == "EPERM", &seen);
         let seen = stage.labelled(&["unix", &other]);

@@ -70,6 +70,8 @@ audit: {dir: /nowhere}
 workloads:
   - {name: payments, cgroup: labelled, owner: alice@acme.example}
   - {name: units, cgroup: \"units/pay*.service\", class: ci}
+  - {name: nested, cgroup: \"a*/b*.service\"}
+  - {name: stars, cgroup: \"units/x*y*z\"}
   - {name: runs}
 people: [{user: bob@acme.example, uids: [1000], groups: [dba]}]
 ";
@@ -299,8 +301,8 @@ impl Stage {
         check("every turned connection was handed over", turned == handed, &format!("{turned} != {handed}"));
     }
 
-    pub fn has_unix_hook(&self) -> bool {
-        !self.fence().missing_layers().contains(&"unix")
+    pub fn has(&self, layer: &str) -> bool {
+        !self.fence().missing_layers().contains(&layer)
     }
 
     pub fn dial_failed(&self, address: &str, errno: i32) {
@@ -340,7 +342,9 @@ impl Stage {
         let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
         let mut ids: Vec<u32> = std::fs::read_dir(folder)
             .unwrap()
-            .filter(|entry| !["birth", "death"].iter().any(|name| entry.as_ref().unwrap().file_name() == *name))
+            .filter(|entry| {
+                !["birth", "death"].iter().any(|name| entry.as_ref().unwrap().file_name() == *name)
+            })
             .filter_map(|entry| aya::programs::links::PinnedLink::from_pin(entry.unwrap().path()).ok())
             .filter_map(|link| aya::programs::links::FdLink::from(link).info().ok())
             .map(|found| found.id())
@@ -365,7 +369,15 @@ impl Stage {
         &self.agent.as_ref().unwrap().fence
     }
 
-    fn root(&self) -> PathBuf {
+    pub fn settings(&self) -> &weir::config::Fence {
+        &self.settings
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn root(&self) -> PathBuf {
         cgroup::Tree::open(&self.settings.attach).unwrap().root().to_owned()
     }
 }
