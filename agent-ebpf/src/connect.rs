@@ -15,7 +15,7 @@ use crate::create::{IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM};
 use crate::maps::{self, FAILURES, LISTENERS, STATE};
 use crate::peer::{self, Peer, Words};
 use crate::refusal::{Refusal, answer};
-use crate::{label, task, udp};
+use crate::{guard, label, task, udp};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -56,7 +56,7 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: read once and copied.
     let listener = unsafe { LISTENERS.get(netns) }.copied();
-    if peer.kind() == SOCK_STREAM && is_direct_dial(listener, asked, port) {
+    if is_direct_dial(listener, peer.kind(), asked, port) {
         return Err(Refusal::denied(Counter::DirectDial));
     }
     if sk.is_null() {
@@ -68,7 +68,10 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         return Ok(());
     }
     if peer.kind() == SOCK_DGRAM {
-        return udp::admit(asked, port, peer.protocol());
+        // SAFETY: the context of this program.
+        let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
+        let address = peer::bytes(asked);
+        return udp::turn::<V6>(&peer, sk, listener, Called { label, netns, cookie, address, port });
     }
     if peer.kind() != SOCK_STREAM || peer.protocol() != IPPROTO_TCP {
         return Err(Refusal::denied(Counter::Protocol));
@@ -95,9 +98,8 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
 
 /// The agent's port is for the fence alone: a stranger that dialled it could inherit a record that is not its own.
 #[inline(always)]
-fn is_direct_dial(listener: Option<Listener>, asked: Words, port: u16) -> bool {
-    let Some(listener) = listener else { return false };
-    port != 0 && (port == listener.port4 || port == listener.port6) && peer::is_loopback(asked)
+pub fn is_direct_dial(listener: Option<Listener>, kind: u32, asked: Words, port: u16) -> bool {
+    listener.is_some_and(|listener| guard::is_ours(&listener, kind, port)) && peer::is_loopback(asked)
 }
 
 /// Port of the living agent for this family, in this network namespace.
@@ -110,13 +112,19 @@ fn serving<const V6: bool>(listener: Option<Listener>, asked: Words) -> Result<u
     if port == 0 {
         return Err(Refusal::unreachable(Counter::NoListener));
     }
+    check_alive()?;
+    Ok(port)
+}
+
+#[inline(always)]
+pub fn check_alive() -> Result<(), Refusal> {
     let beat = STATE.get(slot::HEARTBEAT).copied().unwrap_or(0);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if now.saturating_sub(beat) > HEARTBEAT_STALE_NS {
         return Err(Refusal::unreachable(Counter::Stale));
     }
-    Ok(port)
+    Ok(())
 }
 
 /// The turn lets every `connect` succeed; a destination that just failed is refused here as it would have been.
@@ -135,16 +143,16 @@ fn check_failure(label: u64, netns: u64, address: Address, port: u16) -> Result<
 }
 
 #[derive(Clone, Copy)]
-struct Called {
-    label: u64,
-    netns: u64,
-    cookie: u64,
-    address: Address,
-    port: u16,
+pub struct Called {
+    pub label: u64,
+    pub netns: u64,
+    pub cookie: u64,
+    pub address: Address,
+    pub port: u16,
 }
 
 #[inline(always)]
-fn write_down<const V6: bool>(stamp: &mut Stamp, sk: *mut bpf_sock, called: Called) {
+pub fn write_down<const V6: bool>(stamp: &mut Stamp, sk: *mut bpf_sock, called: Called) {
     let origin: &mut Origin = &mut stamp.origin;
     origin.address = called.address;
     origin.port = called.port;
@@ -218,6 +226,9 @@ fn show_peer<const V6: bool>(ctx: &SockAddrContext) {
     let sk = peer.socket();
     if sk.is_null() {
         return;
+    }
+    if peer.kind() == SOCK_DGRAM {
+        return udp::show_server::<V6>(&peer, sk);
     }
     // SAFETY: not null, from the context.
     let Some(stamp) = (unsafe { maps::stamp(sk) }) else { return };

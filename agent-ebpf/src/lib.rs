@@ -3,7 +3,7 @@
 #![no_std]
 
 /// Folder of the pins below `fence.bpffs`: one layout, one folder.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";
 
 /// Names of the maps, as the object and the pins spell them.
 pub mod map {
@@ -11,6 +11,8 @@ pub mod map {
     pub const STATE: &str = "STATE";
     /// Cgroup id (`u64`) → label (`u64`).
     pub const LABELS: &str = "LABELS";
+    /// Label (`u64`) → 1: workloads that may not be called.
+    pub const UNCALLED: &str = "UNCALLED";
     /// Network namespace cookie (`u64`) → [`crate::Listener`].
     pub const LISTENERS: &str = "LISTENERS";
     /// Socket → [`crate::Stamp`], on the workload's side of the loopback hop.
@@ -21,8 +23,12 @@ pub mod map {
     pub const ORIGINS: &str = "ORIGINS";
     /// [`crate::Dialled`] → [`crate::Failure`]: dials that failed a moment ago.
     pub const FAILURES: &str = "FAILURES";
-    /// Address ([`crate::Address`]) → 1: DNS servers that labelled UDP may reach on port 53.
-    pub const RESOLVERS: &str = "RESOLVERS";
+    /// Socket → [`crate::Asker`], on the workload's side of a DNS question.
+    pub const ASKERS: &str = "ASKERS";
+    /// [`crate::Tuple`] → [`crate::Origin`]: who asks DNS by datagrams of this tuple, while the socket lives.
+    pub const QUESTIONS: &str = "QUESTIONS";
+    /// Label (`u64`) → how many entries it has in `QUESTIONS` (`u64`).
+    pub const SHARES: &str = "SHARES";
     /// Start of a unix socket's base name ([`crate::SocketName`]) → 1: refused to labelled tasks.
     pub const SOCKET_NAMES: &str = "SOCKET_NAMES";
     /// Parts of the workloads' cgroup patterns ([`crate::Segment`]), indexed by [`crate::Place::segment`].
@@ -35,15 +41,18 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 12] = [
+    pub const PINNED: [&str; 15] = [
         STATE,
         LABELS,
+        UNCALLED,
         LISTENERS,
         STAMPS,
         HANDSHAKES,
         ORIGINS,
         FAILURES,
-        RESOLVERS,
+        ASKERS,
+        QUESTIONS,
+        SHARES,
         SOCKET_NAMES,
         COUNTERS,
         PATTERNS,
@@ -57,8 +66,10 @@ pub mod slot {
     pub const HEARTBEAT: u32 = 0;
     /// Id of the one exempt cgroup: the running agent's own.
     pub const AGENT_CGROUP: u32 = 1;
+    /// Connections with an origin that agents have taken since the fence was raised.
+    pub const ACCEPTED: u32 = 2;
     /// Number of slots.
-    pub const COUNT: u32 = 2;
+    pub const COUNT: u32 = 3;
 }
 
 /// An agent whose heartbeat is older than this counts as dead.
@@ -68,6 +79,15 @@ pub const CGROUP_LEVELS: i32 = 24;
 /// Bytes at the start of a unix socket's base name that are compared.
 pub const SOCKET_NAME_BYTES: usize = 8;
 
+/// Port of DNS.
+pub const DNS_PORT: u16 = 53;
+/// DNS servers that one socket may have asked within [`DNS_SLOT_NS`]; resolv.conf(5) names three at most.
+pub const DNS_SLOTS: usize = 4;
+/// A server's slot goes to another server after this long without a question: by then the agent has answered the last.
+pub const DNS_SLOT_NS: u64 = 10_000_000_000;
+/// Where DNS over IPv4 is turned to: 127.64.0.0/10. Its lowest bits are the socket's slot, the others bits of its cookie.
+pub const DNS_NET: u32 = 0x7f40_0000;
+pub const DNS_NET_MASK: u32 = 0xffc0_0000;
 /// Patterns that the kernel knows at once: one bit each in [`Place::mask`].
 pub const PATTERN_COUNT: u32 = 64;
 /// Most segments of a pattern that the kernel knows.
@@ -153,6 +173,30 @@ pub struct Tuple {
 pub struct Listener {
     pub port4: u16,
     pub port6: u16,
+    /// UDP on every address of [`DNS_NET`].
+    pub dns4: u16,
+    pub reserved: u16,
+    /// UDP on ::1, one port a slot, since v6 has one loopback address.
+    pub dns6: [u16; DNS_SLOTS],
+}
+
+/// A DNS server that a socket asks. All zeros: a free slot.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// The server the task asked for; its port is 53.
+    pub server: Address,
+    /// `CLOCK_MONOTONIC` in nanoseconds of the last `connect` or `sendmsg` that named it; 0 when the slot is free.
+    pub used: u64,
+    /// The entry of this slot in `QUESTIONS`; its `netns` is 0 when there is none.
+    pub published: Tuple,
+}
+
+/// What a socket that asks DNS servers carries.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asker {
+    pub slots: [Asked; DNS_SLOTS],
 }
 
 /// A destination that a label dialled from one network namespace. Port in host order.
@@ -228,7 +272,7 @@ pub enum Counter {
     Turned = 0,
     /// Origins moved to a socket that the agent accepted.
     Handed = 1,
-    /// DNS datagrams and UDP connects let through.
+    /// DNS datagrams and UDP connects turned to the agent.
     Dns = 2,
     /// Refused: the agent's own port was dialled by hand.
     DirectDial = 3,
@@ -244,7 +288,7 @@ pub enum Counter {
     Conflict = 8,
     /// Refused: raw, ping, MPTCP, SCTP, UDP-Lite and other protocols.
     Protocol = 9,
-    /// Refused: UDP other than DNS to the host's resolvers.
+    /// Refused: UDP other than DNS.
     Udp = 10,
     /// Dropped by the wall: a packet that left another way.
     Wall = 11,
@@ -252,15 +296,21 @@ pub enum Counter {
     Bind = 12,
     /// Refused: a local socket that leads past the fence.
     Unix = 13,
-    /// A record that could not be published or moved: the connection is reset.
+    /// A record that could not be published or moved: the connection is reset, the datagram dropped.
     Lost = 14,
+    /// Origins laid out for the handshake of a turned connection.
+    Published = 15,
+    /// Turned connections that ended before their handshake did.
+    Aborted = 16,
+    /// Refused: somebody called a workload that may not be called.
+    Called = 17,
     /// Let be: a new cgroup that no map had room for. It and what is below it may go direct.
-    Unlabelled = 15,
+    Unlabelled = 18,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 16] = [
+    pub const ALL: [(Counter, &'static str); 19] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -276,6 +326,9 @@ impl Counter {
         (Counter::Bind, "bind"),
         (Counter::Unix, "unix"),
         (Counter::Lost, "lost"),
+        (Counter::Published, "published"),
+        (Counter::Aborted, "aborted"),
+        (Counter::Called, "called"),
         (Counter::Unlabelled, "unlabelled"),
     ];
 }
@@ -284,7 +337,9 @@ impl Counter {
 const _: () = assert!(size_of::<Origin>() == 104);
 const _: () = assert!(size_of::<Stamp>() == 120);
 const _: () = assert!(size_of::<Tuple>() == 48);
-const _: () = assert!(size_of::<Listener>() == 4);
+const _: () = assert!(size_of::<Listener>() == 16);
+const _: () = assert!(size_of::<Asked>() == 72);
+const _: () = assert!(size_of::<Asker>() == 288);
 const _: () = assert!(size_of::<Dialled>() == 40);
 const _: () = assert!(size_of::<Failure>() == 16);
 const _: () = assert!(size_of::<Part>() == 128);

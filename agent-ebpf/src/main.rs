@@ -3,6 +3,8 @@
 //! They refuse whatever a labelled task tries and the agent cannot see; unlabelled tasks are never touched.
 #![no_std]
 #![no_main]
+// The target has atomic addition, the language does not know it yet; the nested build is the only one of this file.
+#![feature(asm_experimental_arch)]
 
 mod birth;
 mod connect;
@@ -13,6 +15,7 @@ mod label;
 mod maps;
 mod origin;
 mod peer;
+mod question;
 mod refusal;
 mod task;
 mod udp;

@@ -7,8 +7,8 @@ use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use weir_ebpf::{
-    Address, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS,
-    PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot,
+    Asker, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS, PATTERN_COUNT,
+    PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot,
 };
 
 #[map]
@@ -23,6 +23,8 @@ pub static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(16_384, 0);
 pub static PATTERNS: Array<Segment> =
     Array::with_max_entries(PATTERN_BANKS * PATTERN_COUNT * PATTERN_SEGMENTS, 0);
 #[map]
+pub static UNCALLED: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
 pub static LISTENERS: HashMap<u64, Listener> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 /// A plain hash on purpose: eviction would be a wrong answer, a full map is only a refusal.
 #[map]
@@ -30,8 +32,11 @@ pub static HANDSHAKES: HashMap<Tuple, Origin> = HashMap::with_max_entries(65_536
 /// Evicting a failure costs one more dial.
 #[map]
 pub static FAILURES: LruHashMap<Dialled, Failure> = LruHashMap::with_max_entries(4_096, 0);
+/// A plain hash as well; a socket takes its entries with it when it is closed.
 #[map]
-pub static RESOLVERS: HashMap<Address, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+pub static QUESTIONS: HashMap<Tuple, Origin> = HashMap::with_max_entries(65_536, BPF_F_NO_PREALLOC);
+#[map]
+pub static SHARES: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 pub static SOCKET_NAMES: HashMap<SocketName, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
 #[map]
@@ -62,6 +67,8 @@ static STRANGERS: RingBuf = RingBuf::with_byte_size(16 * 1024, 0);
 static STAMPS: SkStorage<Stamp> = SkStorage::new();
 #[btf_map]
 static ORIGINS: SkStorage<Origin> = SkStorage::new();
+#[btf_map]
+static ASKERS: SkStorage<Asker> = SkStorage::new();
 
 /// 1 where the kernel has `bpf_set_retval` (5.18); without it every refusal is EPERM.
 #[unsafe(no_mangle)]
@@ -111,6 +118,33 @@ pub unsafe fn stamp_or_new<'a, S>(sk: *mut S) -> Option<&'a mut Stamp> {
         let map = core::ptr::addr_of!(STAMPS).cast_mut().cast();
         let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
         bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags).cast::<Stamp>().as_mut()
+    }
+}
+
+/// The DNS servers that a socket asks, if it asks any.
+///
+/// # Safety
+/// As [`stamp`].
+#[inline(always)]
+pub unsafe fn asker<'a, S>(sk: *mut S) -> Option<&'a mut Asker> {
+    // SAFETY: as above.
+    unsafe {
+        let map = core::ptr::addr_of!(ASKERS).cast_mut().cast();
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), 0).cast::<Asker>().as_mut()
+    }
+}
+
+/// The same, made (as zeros) if there is none. `None`: the kernel has no room.
+///
+/// # Safety
+/// As [`stamp`].
+#[inline(always)]
+pub unsafe fn asker_or_new<'a, S>(sk: *mut S) -> Option<&'a mut Asker> {
+    // SAFETY: as above.
+    unsafe {
+        let map = core::ptr::addr_of!(ASKERS).cast_mut().cast();
+        let flags = u64::from(BPF_SK_STORAGE_GET_F_CREATE);
+        bpf_sk_storage_get(map, sk.cast(), core::ptr::null_mut(), flags).cast::<Asker>().as_mut()
     }
 }
 

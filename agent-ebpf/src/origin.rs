@@ -57,6 +57,7 @@ fn publish(ctx: &SockOpsContext) {
         maps::count(Counter::Lost);
         return;
     }
+    maps::count(Counter::Published);
     // SAFETY: the context of this program. Without the flag an aborted handshake would leave its entry behind.
     unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_STATE_CB_FLAG as i32) };
 }
@@ -113,8 +114,10 @@ fn forget(ctx: &SockOpsContext) {
         source_port: local.1,
         destination_port: remote.1,
     };
-    if HANDSHAKES.get_ptr(key).is_some_and(|found| is_from(found, stamp.origin.cookie)) {
-        let _ = HANDSHAKES.remove(key);
+    if HANDSHAKES.get_ptr(key).is_some_and(|found| is_from(found, stamp.origin.cookie))
+        && HANDSHAKES.remove(key).is_ok()
+    {
+        maps::count(Counter::Aborted);
     }
 }
 

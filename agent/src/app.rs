@@ -1,8 +1,6 @@
 //! The wiring of the agent: the only place that knows every part. The fence comes first and stays closed until everything
 //! behind it works. It refuses to start without a policy, a ledger and a CA.
 
-use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,8 +8,6 @@ use std::time::Instant;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use tokio::net::UnixListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use weir_core::audit::{Decision, Durability, Kind, Record};
@@ -22,12 +18,13 @@ use crate::bundle::{self, Live, Reload};
 use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
+use crate::coverage::Taken;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
+use crate::dns::Dns;
 use crate::kernel::Fence;
 use crate::kernel::inherit::Inheritance;
 use crate::ledger::{Appending, Ledger};
-use crate::listen::{Listeners, Sockets};
 use crate::live::{Registry, Whose};
 use crate::names::{self, Names};
 use crate::netns::Namespaces;
@@ -35,8 +32,9 @@ use crate::ship::Shipper;
 use crate::tls::{Authority, Leaves, Terminator};
 use crate::upstream::{Connector, Trust};
 use crate::workload::{Watch, Workloads};
-use crate::{clock, control, sweep, upgrade};
+use crate::{clock, upgrade};
 
+mod serving;
 mod worker;
 
 pub(crate) use worker::Workers;
@@ -53,6 +51,7 @@ pub struct Agent {
     pub connector: Connector,
     pub desk: Desk,
     pub names: Names,
+    pub dns: Dns,
     pub mask_key: mask::Key,
     pub catalogs: Catalogs,
     pub started: Instant,
@@ -60,6 +59,7 @@ pub struct Agent {
     pub connections: AtomicU64,
     /// The same, by whom they are.
     pub live: Arc<Registry>,
+    pub taken: Taken,
     /// Rung when a connection has ended.
     pub left: Notify,
     /// Ends the agent; the fence stays as it is.
@@ -91,7 +91,7 @@ pub fn run(config: Config, mut inheritance: Inheritance) -> anyhow::Result<()> {
     Watch::start(Arc::clone(&workloads), Arc::clone(&fence))?;
     let (agent, _live) = assemble(config, fence, workloads)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let served = match runtime.block_on(serve(Arc::clone(&agent), inheritance)) {
+    let served = match runtime.block_on(serving::serve(Arc::clone(&agent), inheritance)) {
         Ok(Some(next)) => Err(upgrade::become_new(&agent, next)),
         Ok(None) => Ok(()),
         Err(fault) => Err(fault),
@@ -141,11 +141,13 @@ fn assemble(
         connector,
         desk: Desk::default(),
         names: Names::default(),
+        dns: Dns::new(&config.dns),
         catalogs: Catalogs::default(),
         mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
         started: Instant::now(),
         connections: AtomicU64::new(0),
         live: Arc::default(),
+        taken: Taken::default(),
         left: Notify::new(),
         stop: Notify::new(),
         upgrade: Notify::new(),
@@ -176,77 +178,6 @@ fn note(reload: &Reload) -> Vec<String> {
     }
 }
 
-/// Serves until the agent ends. What it returns is for the program that follows, after `weir upgrade`.
-async fn serve(agent: Arc<Agent>, inheritance: Inheritance) -> anyhow::Result<Option<Inheritance>> {
-    let mut doors = Sockets::adopt(inheritance.listeners)?;
-    let listeners = open_listeners(&agent, &mut doors)
-        .with_context(|| format!("cannot listen on port {}", agent.config.fence.port))?;
-    let control = control::bind(&agent.config.control, inheritance.control).await?;
-    agent.fence.resolvers(&resolvers())?;
-    agent.look_names_up().await;
-    let started = worker::start(&agent)?;
-    let workers = agent.workers.get_or_init(|| started);
-    agent.namespaces.resume(doors, workers)?;
-    agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
-    listeners.publish(&agent.fence)?;
-    let sweeping = Arc::clone(&agent);
-    tokio::task::spawn_blocking(move || sweep::once(&sweeping)).await?;
-    agent.fence.beat()?;
-    agent.record("start", "the agent serves");
-    tracing::info!(port = listeners.port(), "The fence is up.");
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        () = agent.fence.keep_alive() => {}
-        () = control::serve(&control, Arc::clone(&agent)) => {}
-        () = agent.keep_names() => {}
-        () = sweep::keep(&agent) => {}
-        failed = workers.accept(&listeners) => return Err(failed.into()),
-        failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = agent.stop.notified() => {}
-        () = agent.upgrade.notified() => return hand_over(&agent, &listeners, &control).await.map(Some),
-    }
-    // Nobody finds a socket that no agent answers.
-    let _ = std::fs::remove_file(&agent.config.control);
-    Ok(None)
-}
-/// The listeners of the agent's own network namespace: those of the program before, or new ones.
-fn open_listeners(agent: &Agent, doors: &mut Vec<Sockets>) -> std::io::Result<Listeners> {
-    let own = agent.namespaces.own();
-    let kept = doors.iter().position(|door| door.netns().is_ok_and(|netns| netns == own));
-    match kept {
-        Some(at) => Listeners::of(doors.swap_remove(at)),
-        None => Listeners::open(agent.config.fence.port),
-    }
-}
-
-/// Lets what is under way end, and gathers what the next program needs. Connections wait in the listeners' queues.
-async fn hand_over(
-    agent: &Agent,
-    listeners: &Listeners,
-    control: &UnixListener,
-) -> anyhow::Result<Inheritance> {
-    agent.namespaces.pause();
-    let open = tokio::select! {
-        () = agent.fence.keep_alive() => 0,
-        open = upgrade::drain(agent) => open,
-    };
-    agent.record(
-        "upgrade",
-        &format!("the agent becomes {}; {open} connections end with it", agent.program.display()),
-    );
-    let mut sockets = listeners.descriptors()?;
-    sockets.extend(agent.namespaces.descriptors()?);
-    Ok(Inheritance {
-        lock: Some(agent.fence.lock()?),
-        control: Some(control.as_fd().try_clone_to_owned()?),
-        listeners: sockets,
-    })
-}
-
 impl Agent {
     /// Appends a row that nothing waits for. A ledger that cannot be written already refuses every act.
     pub(crate) fn append(&self, record: &Record) {
@@ -257,6 +188,10 @@ impl Agent {
 
     /// A row about weir itself.
     fn record(&self, what: &str, reason: &str) {
+        self.record_as(what, reason, Decision::Allowed);
+    }
+
+    pub(crate) fn record_as(&self, what: &str, reason: &str, decision: Decision) {
         let policy = self.policy.load();
         self.append(&Record {
             ts: clock::wall_ns(),
@@ -265,7 +200,7 @@ impl Agent {
             reason: reason.into(),
             policy_commit: policy.commit().into(),
             policy_sha: policy.sha().into(),
-            decision: Decision::Allowed,
+            decision,
             durability: Durability::Fast,
             ..Record::default()
         });
@@ -358,6 +293,7 @@ impl Agent {
                     },
                 );
             }
+            self.dns.refresh();
             self.look_names_up().await;
         }
     }
@@ -375,13 +311,4 @@ impl Agent {
         self.connections.fetch_sub(1, Ordering::Relaxed);
         self.left.notify_waiters();
     }
-}
-
-/// The host's DNS servers (resolv.conf(5)); labelled workloads may ask these and no others.
-fn resolvers() -> Vec<IpAddr> {
-    std::fs::read_to_string("/etc/resolv.conf")
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("nameserver")?.split_whitespace().next()?.parse().ok())
-        .collect()
 }

@@ -11,6 +11,7 @@ mod audit;
 mod ca;
 mod check;
 mod detach;
+mod fence;
 mod policy;
 mod revoke;
 mod run;
@@ -36,6 +37,8 @@ struct Cli {
 enum Command {
     /// Run the daemon.
     Agent(agent::Args),
+    /// Raise the fence and leave it closed (at boot, before the agent).
+    Fence(fence::Args),
     /// Say what this host has, what is missing, and what is lost without it.
     Check(check::Args),
     /// Run a command as a labelled workload.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
     let common = Common { config: cli.config, json: cli.json };
     let done = match cli.command {
         Command::Agent(args) => agent::run(&common, args),
+        Command::Fence(args) => fence::run(&common, args),
         Command::Check(args) => check::run(&common, args),
         Command::Run(args) => run::run(&common, args),
         Command::Status(args) => status::run(&common, args),

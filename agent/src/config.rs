@@ -1,6 +1,7 @@
 //! weir.yaml → [`Config`]. Unknown keys are errors that name file and line; sections that are not built are refused.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub people: Vec<Person>,
     #[serde(default)]
     pub fence: Fence,
+    #[serde(default)]
+    pub dns: Dns,
     /// Unix socket on which the CLI talks to the agent.
     #[serde(default = "control_path")]
     pub control: PathBuf,
@@ -50,6 +53,17 @@ pub struct Workload {
     /// What its rows carry as `identity_class`.
     #[serde(default)]
     pub class: IdentityClass,
+    /// May others open connections to it? Answers on them are not read.
+    #[serde(default)]
+    pub inbound: Inbound,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Inbound {
+    #[default]
+    Allow,
+    Deny,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -142,6 +156,15 @@ impl Default for Fence {
     fn default() -> Self {
         Self { attach: attach(), bpffs: bpffs(), port: 0 }
     }
+}
+
+/// Whom the agent asks for names.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dns {
+    /// `IP:PORT`; workloads ask the same addresses at port 53. Empty: those of resolv.conf(5), at port 53.
+    #[serde(default)]
+    pub servers: Vec<SocketAddr>,
 }
 
 /// A configuration that cannot be used.
@@ -332,6 +355,18 @@ mod tests {
         let config = read("policies: /p\naudit: {dir: /a, max_bytes: 64MiB}\n").unwrap();
         assert_eq!(config.audit.max_bytes, 64 << 20);
         assert!(read("policies: /p\naudit: {dir: /a, max_bytes: 64XB}\n").is_err());
+    }
+
+    #[test]
+    fn dns_servers_have_an_address_and_a_port() {
+        assert!(read(MINIMAL).unwrap().dns.servers.is_empty());
+        let config =
+            read(&format!("{MINIMAL}dns: {{servers: [\"10.0.0.2:5353\", \"[::1]:53\"]}}\n")).unwrap();
+        assert_eq!(config.dns.servers[0].port(), 5353);
+        for wrong in ["10.0.0.2", "ns.example:53"] {
+            assert!(read(&format!("{MINIMAL}dns: {{servers: [\"{wrong}\"]}}\n")).is_err(), "{wrong}");
+        }
+        assert!(read(&format!("{MINIMAL}dns: {{server: []}}\n")).is_err());
     }
 
     #[test]

@@ -4,17 +4,20 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use weir_ebpf::{Dialled, Failure, Listener, Origin, slot};
+use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple, slot};
 
 pub mod birth;
 pub mod bpffs;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+pub mod datagram;
 pub mod diag;
+mod error;
+pub mod feature;
 pub mod inherit;
 mod load;
 mod logs;
@@ -26,6 +29,8 @@ mod unix;
 
 pub use birth::Births;
 pub use cgroup::Tree;
+pub use error::FenceError;
+pub use feature::Feature;
 pub use strangers::Strangers;
 pub use sys::{netns_cookie, netns_of};
 pub use table::{Pins, Table};
@@ -41,35 +46,6 @@ pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
 
 /// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
 const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
-
-/// Why there is no fence. Every text says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum FenceError {
-    #[error("no cgroup v2 hierarchy is mounted: mount one (`mount -t cgroup2 none /sys/fs/cgroup`)")]
-    NoCgroup2,
-    #[error("cgroup {path}: {source}")]
-    Cgroup { path: PathBuf, source: std::io::Error },
-    #[error("fence.attach {0:?}: write a path below the cgroup v2 mount, without `..`")]
-    AttachPath(String),
-    #[error(
-        "not allowed to load kernel programs: run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON ({0}); `weir check` says more"
-    )]
-    Privileges(String),
-    #[error("this kernel has no BTF (/sys/kernel/btf/vmlinux: {0}): it needs CONFIG_DEBUG_INFO_BTF")]
-    NoBtf(String),
-    #[error("no bpffs at {path}: {source}. Mount one (`mount -t bpf bpf {path}`)")]
-    NoBpffs { path: PathBuf, source: std::io::Error },
-    #[error("another agent holds {0}: give each agent its own fence.bpffs")]
-    Held(PathBuf),
-    #[error("kernel program {program}: {message}")]
-    Program { program: String, message: String },
-    #[error("kernel object: {0}")]
-    Object(String),
-    #[error("kernel map {map}: {source}")]
-    Map { map: &'static str, source: std::io::Error },
-    #[error("no fence is up at {0}: start `weir agent`")]
-    Down(PathBuf),
-}
 
 /// A fence that is up. Dropping it leaves it closed: the pins stay, the heartbeat ends.
 pub struct Fence {
@@ -111,6 +87,7 @@ impl Fence {
         if !missing.is_empty() {
             return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
         }
+        let mut layers = feature::layers_missing()?;
         let folder = bpffs::prepare(&settings.bpffs)?;
         let upgrade = lock.is_some();
         let lock = match lock {
@@ -127,10 +104,12 @@ impl Fence {
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
-        let missing = load::attach(&mut object, &folder, &tree)?;
-        let births = if missing.contains(&birth::LAYER) { None } else { Some(Births::open(&folder)?) };
+        let attached = load::attach(&mut object, &folder, &tree)?;
+        layers.extend(attached.iter().filter(|layer| !layers.contains(layer)).copied().collect::<Vec<_>>());
+        let births =
+            if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing, births })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
     }
 
     /// Says that the agent lives.
@@ -232,6 +211,20 @@ impl Fence {
         self.pins.labels.insert(&cgroup, &label)
     }
 
+    /// Replaces the labels whose workloads may not be called.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn uncalled(&self, labels: &[u64]) -> Result<(), FenceError> {
+        labels.iter().try_for_each(|label| self.pins.uncalled.insert(label, &1))?;
+        for (label, _) in self.pins.uncalled.entries()? {
+            if !labels.contains(&label) {
+                self.pins.uncalled.remove(&label)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes a label away. The sockets that were born with it keep it.
     ///
     /// # Errors
@@ -250,18 +243,12 @@ impl Fence {
         Ok(labels)
     }
 
-    /// Replaces the DNS servers that labelled UDP may reach on port 53.
+    /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
     ///
     /// # Errors
-    /// The map is full or cannot be written.
-    pub fn resolvers(&self, servers: &[IpAddr]) -> Result<(), FenceError> {
-        let wanted: Vec<_> = servers.iter().map(|ip| address(*ip)).collect();
-        for (old, _) in self.pins.resolvers.entries()? {
-            if !wanted.contains(&old) {
-                self.pins.resolvers.remove(&old)?;
-            }
-        }
-        wanted.iter().try_for_each(|server| self.pins.resolvers.insert(server, &1))
+    /// The map cannot be read.
+    pub fn asker(&self, tuple: &Tuple) -> Result<Option<Origin>, FenceError> {
+        self.pins.questions.lookup(tuple)
     }
 
     /// The dial of `origin` failed with `errno`: for [`FAILURE_KEPT`] the hook answers so itself.
@@ -287,6 +274,28 @@ impl Fence {
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, FenceError> {
         self.pins.counters()
+    }
+
+    /// How many handshakes of turned connections are under way.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn handshakes(&self) -> Result<u64, FenceError> {
+        Ok(self.pins.handshakes.entries()?.len() as u64)
+    }
+
+    /// Connections that agents have taken since the fence was raised, and the same written down.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn accepted(&self) -> Result<u64, FenceError> {
+        self.pins.state(slot::ACCEPTED)
+    }
+
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_accepted(&self, accepted: u64) -> Result<(), FenceError> {
+        self.pins.set_state(slot::ACCEPTED, accepted)
     }
 
     /// The record on an accepted socket; `None` when there is none.

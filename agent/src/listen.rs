@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::dns::sockets::Ports;
 use crate::kernel::{self, Fence, FenceError};
 
 /// What the kernel recorded when the workload called `connect`.
@@ -158,13 +159,14 @@ impl Listeners {
         self.netns
     }
 
-    /// Turns the labelled connections of this network namespace here.
+    /// Turns the labelled connections of this network namespace here, and its DNS questions to `dns`.
     ///
     /// # Errors
     /// The map cannot be written.
-    pub fn publish(&self, fence: &Fence) -> Result<(), FenceError> {
+    pub fn publish(&self, fence: &Fence, dns: Ports) -> Result<(), FenceError> {
         let port6 = if self.v6.is_some() { self.port } else { 0 };
-        fence.serve(self.netns, weir_ebpf::Listener { port4: self.port, port6 })
+        let (port4, dns4, dns6) = (self.port, dns.v4, dns.v6);
+        fence.serve(self.netns, weir_ebpf::Listener { port4, port6, dns4, dns6, reserved: 0 })
     }
 
     /// The next connection. A stream without origin is set to be reset when it is dropped; audit it, then drop it.
@@ -267,7 +269,7 @@ fn named(fault: io::Error, port: u16) -> io::Error {
     fault
 }
 
-fn lacks_v6(fault: &io::Error) -> bool {
+pub(crate) fn lacks_v6(fault: &io::Error) -> bool {
     matches!(fault.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
 }
 

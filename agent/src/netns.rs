@@ -15,6 +15,8 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
 use crate::app::{Agent, Workers};
+use crate::dns::sockets::{Bound, Ports};
+use crate::dns::{Server, Serving};
 use crate::kernel::{self, Fence, FenceError};
 use crate::listen::{Listeners, Sockets};
 
@@ -34,8 +36,29 @@ struct Served {
     inode: u64,
     listeners: Arc<Listeners>,
     accepting: AbortHandle,
+    questions: Questions,
     /// Looks in a row that found no labelled process here.
     empty: u32,
+}
+
+/// A namespace's DNS sockets, served for as long as this lives; `None` once they are paused.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    pub(crate) ports: Ports,
+    pub(crate) serving: Option<Serving>,
+    /// The same sockets, for the program that follows this one.
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Questions {
+    pub(crate) fn begin(bound: Bound, server: &Server) -> io::Result<Self> {
+        let (ports, descriptors) = (bound.ports()?, bound.descriptors()?);
+        Ok(Self { ports, serving: Some(server.serve(bound)?), descriptors })
+    }
+
+    pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.descriptors.iter().map(OwnedFd::try_clone).collect()
+    }
 }
 
 /// Runs `act` inside a network namespace, on a thread that ends with it.
@@ -95,9 +118,12 @@ impl Namespaces {
         self.lock().keys().copied().chain([self.own]).collect()
     }
 
-    /// Accepts nothing more; what comes waits in the queues.
+    /// Takes nothing more; what comes waits in the queues.
     pub fn pause(&self) {
-        self.lock().values().for_each(|served| served.accepting.abort());
+        for served in self.lock().values_mut() {
+            served.accepting.abort();
+            served.questions.serving = None;
+        }
     }
 
     #[must_use]
@@ -105,26 +131,27 @@ impl Namespaces {
         self.lock().len()
     }
 
-    /// Descriptors of all listeners, for the program that follows this one.
+    /// Descriptors of all listeners and of all sockets for DNS questions, for the program that follows this one.
     ///
     /// # Errors
     /// No descriptors are to be had.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let mut all = Vec::new();
+    pub fn descriptors(&self) -> io::Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
+        let (mut listeners, mut questions) = (Vec::new(), Vec::new());
         for served in self.lock().values() {
-            all.extend(served.listeners.descriptors()?);
+            listeners.extend(served.listeners.descriptors()?);
+            questions.extend(served.questions.descriptors()?);
         }
-        Ok(all)
+        Ok((listeners, questions))
     }
 
     /// Serves what the program before this one served.
     ///
     /// # Errors
     /// A socket has no namespace, or cannot be watched.
-    pub(crate) fn resume(&self, sockets: Vec<Sockets>, workers: &Workers) -> io::Result<()> {
-        for sockets in sockets {
-            let file = File::from(sockets.namespace()?);
-            self.begin(file, sockets, workers)?;
+    pub(crate) fn resume(&self, doors: Vec<(Sockets, Bound)>, workers: &Workers) -> io::Result<()> {
+        for (sockets, bound) in doors {
+            let file = File::from(kernel::netns_of(&sockets)?);
+            self.begin(file, sockets, bound, workers)?;
         }
         Ok(())
     }
@@ -169,11 +196,11 @@ impl Namespaces {
             return;
         }
         let opened = tokio::task::spawn_blocking(move || {
-            let sockets = inside(&file, || Sockets::open(0))?;
-            Ok::<_, io::Error>((file, sockets))
+            let (sockets, bound) = inside(&file, || Ok((Sockets::open(0)?, Bound::open()?)))?;
+            Ok::<_, io::Error>((file, sockets, bound))
         });
         let served = match opened.await {
-            Ok(Ok((file, sockets))) => self.begin(file, sockets, workers),
+            Ok(Ok((file, sockets, bound))) => self.begin(file, sockets, bound, workers),
             Ok(Err(fault)) => Err(fault),
             Err(fault) => Err(io::Error::other(fault)),
         };
@@ -182,8 +209,9 @@ impl Namespaces {
         }
     }
 
-    fn begin(&self, file: File, sockets: Sockets, workers: &Workers) -> io::Result<u64> {
+    fn begin(&self, file: File, sockets: Sockets, bound: Bound, workers: &Workers) -> io::Result<u64> {
         let inode = file.metadata()?.ino();
+        let questions = Questions::begin(bound, workers.questions())?;
         let listeners = Arc::new(Listeners::of(sockets)?);
         let cookie = listeners.netns();
         let (accepting, by) = (workers.clone(), Arc::clone(&listeners));
@@ -191,7 +219,8 @@ impl Namespaces {
             let fault = accepting.accept(&by).await;
             tracing::error!(%fault, "A network namespace's listener failed.");
         });
-        let served = Served { file: file.into(), inode, listeners, accepting: task.abort_handle(), empty: 0 };
+        let accepting = task.abort_handle();
+        let served = Served { file: file.into(), inode, listeners, accepting, questions, empty: 0 };
         if let Some(before) = self.lock().insert(cookie, served) {
             before.accepting.abort();
         }
@@ -200,7 +229,7 @@ impl Namespaces {
 
     fn publish(&self, fence: &Fence, cookie: u64) -> io::Result<()> {
         match self.lock().get(&cookie) {
-            Some(served) => served.listeners.publish(fence).map_err(io::Error::other),
+            Some(served) => served.listeners.publish(fence, served.questions.ports).map_err(io::Error::other),
             None => Ok(()),
         }
     }
@@ -260,14 +289,6 @@ fn inhabited(agent: &Agent, own: u64) -> HashMap<u64, u32> {
 
 fn inode_of(pid: u32) -> io::Result<u64> {
     std::fs::metadata(format!("/proc/{pid}/ns/net")).map(|found| found.ino())
-}
-
-impl Sockets {
-    /// # Errors
-    /// The kernel does not tell (CAP_NET_ADMIN over the namespace).
-    fn namespace(&self) -> io::Result<OwnedFd> {
-        kernel::netns_of(self)
-    }
 }
 
 /// Between two looks at the processes of all labelled cgroups; events bring most news before.

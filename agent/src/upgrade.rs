@@ -58,7 +58,7 @@ pub(crate) async fn drain(agent: &Agent) -> u64 {
     let ended = async {
         loop {
             let left = agent.left.notified();
-            if agent.connections.load(Ordering::SeqCst) == 0 {
+            if agent.connections.load(Ordering::SeqCst) == 0 && agent.dns.waiting() == 0 {
                 return;
             }
             left.await;

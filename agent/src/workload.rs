@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use weir_core::identity::{Class, Identity, Process};
 
-use crate::config::{Config, IdentityClass, Person, Workload};
+use crate::config::{Config, IdentityClass, Inbound, Person, Workload};
 use crate::kernel::{Births, Fence, FenceError, cgroup};
 use crate::listen::Origin;
 
@@ -17,7 +17,7 @@ mod form;
 mod glob;
 mod watch;
 
-pub use watch::Watch;
+pub use watch::{Watch, walk};
 
 /// Number of a label in the kernel: FNV-1a of its name, so that it means the same after a restart with another
 /// configuration, and sockets stamped before it keep their meaning. Never 0, which is "no label".
@@ -98,6 +98,8 @@ impl Workloads {
             let folder = fence.tree().make(&run_cgroup(&workload.name))?;
             cgroup::sweep(&folder);
         }
+        let closed = self.by_label.iter().filter(|(_, workload)| workload.inbound == Inbound::Deny);
+        fence.uncalled(&closed.map(|(label, _)| *label).collect::<Vec<_>>())?;
         // Before the walk: what the kernel labels meanwhile is not ours to judge.
         let places = fence.births().map(Births::places).transpose()?.unwrap_or_default();
         let labels = fence.labels()?;
@@ -180,6 +182,12 @@ impl Workloads {
         let path = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
         let Some(below) = fence.tree().below(&fence.tree().mount().join(path)) else { return Ok(None) };
         Ok(self.of_path(&below))
+    }
+
+    /// The label, if it belongs to a workload of this configuration, else 0.
+    #[must_use]
+    pub fn known(&self, label: u64) -> u64 {
+        if self.by_label.contains_key(&label) { label } else { 0 }
     }
 
     /// Who is behind a connection. Blocks for as long as hashing a new executable takes; results are kept.

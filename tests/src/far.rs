@@ -23,6 +23,8 @@ pub struct Far {
     netns: String,
     pub v4: String,
     pub v6: String,
+    /// This host's address on the wire.
+    pub near: String,
     /// The near end of the wire.
     pub device: String,
     seen: Arc<AtomicU64>,
@@ -41,7 +43,7 @@ impl Far {
         let v6 = |host: u32| format!("fd77:{:x}:{:x}::{host}", net.0, net.1);
         ip(&["netns", "add", &netns])?;
         let (seen, (tell, markers)) = (Arc::new(AtomicU64::new(0)), channel());
-        let far = Far { netns, v4: v4(2), v6: v6(2), device, seen, markers, marker: 0 };
+        let far = Far { netns, v4: v4(2), v6: v6(2), near: v4(1), device, seen, markers, marker: 0 };
         ip(&["link", "add", &far.device, "type", "veth", "peer", "name", "wire", "netns", &far.netns])?;
         let inside = |words: &[&str]| ip(&[&["-n", far.netns.as_str()], words].concat());
         inside(&["link", "set", "lo", "up"])?;
@@ -67,6 +69,14 @@ impl Far {
         });
         opened.recv().context("the far host's thread ended")??;
         Ok(far)
+    }
+
+    /// A command on the far host.
+    #[must_use]
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{}", self.netns)).args(words);
+        command
     }
 
     /// Packets that came over the wire and were sent on purpose: all but neighbour discovery and the markers.

@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use weir_tests::agent::weir;
+use weir_tests::nameserver::ASK;
 use weir_tests::postgres::{Options, PASSWORD};
 use weir_tests::process::until;
-use weir_tests::{Agent, Lab, Postgres, Setup, Web, policies};
+use weir_tests::{Agent, Lab, Nameserver, Postgres, Setup, Web, policies};
 
 /// For each line on standard input: connects, and prints errno.
 const DIAL: &str = r"
@@ -257,11 +258,17 @@ fn a_full_ledger_disk_refuses_acts_in_the_peers_protocol_until_there_is_room() {
     let disk = SmallDisk::mount(&lab.dir().join("audit"));
     let postgres = Postgres::start(&lab, Options::default()).unwrap();
     let web = Web::start(&lab).unwrap();
-    let setup = Setup::default()
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let setup =
+        Setup { extra: format!("dns: {{servers: [\"{}\"]}}\n", nameserver.address), ..Setup::default() };
+    let setup = setup
         .policy("classes.yaml", policies::CLASSES)
         .policy("shop.yaml", &policies::shop(postgres.port))
         .policy("web.yaml", &policies::web(web.port));
     let agent = Agent::start(&lab, &setup).unwrap();
+    let ask = |name: &str| {
+        agent.run(&["python3", "-c", ASK, "127.0.0.1", name, "1", "connected", "tcp"]).unwrap().out
+    };
     let curl = |path: &str| {
         let url = format!("http://127.0.0.1:{}{path}", web.port);
         agent.run(&["curl", "-sS", "--max-time", "30", &url]).unwrap()
@@ -283,9 +290,13 @@ fn a_full_ledger_disk_refuses_acts_in_the_peers_protocol_until_there_is_room() {
     let sql = psql("INSERT INTO orders VALUES (77, 1, 1)");
     assert_ne!(sql.code, 0, "{sql:?}");
     assert!(sql.err.contains("audit"), "{sql:?}");
+    let looked_up = ask("full.lab.test");
+    assert_eq!(looked_up.matches("code=2 ").count(), 2, "{looked_up}");
+    assert!(nameserver.asked().is_empty(), "{:?}", nameserver.asked());
     disk.free();
     until("the ledger takes rows again", || curl("/recovered").out.contains("\"ok\"")).unwrap();
     assert_eq!(psql("SELECT count(*) FROM orders WHERE id = 77").out.trim(), "0");
+    assert_eq!(ask("full.lab.test").matches("code=0 ").count(), 2);
     until("nginx wrote", || web.seen().is_ok_and(|seen| seen.contains("/recovered"))).unwrap();
     assert_eq!(web.seen().unwrap().matches("/refused").count(), before);
     let verified = agent.weir(&["audit", "verify"]).unwrap();

@@ -62,6 +62,14 @@ fn twenty_upgrades_under_load_fail_no_connection() {
     assert_eq!(judged, served, "the server saw no request that was not judged");
     let verified = agent.weir(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, 0, "{verified:?}");
+    // The kernel's account and the agents' agree to the last connection, over twenty-one agents.
+    let status: Value = serde_json::from_str(&agent.weir(&["status", "--json"]).unwrap().out).unwrap();
+    let coverage = &status["coverage"];
+    for field in ["published", "handed", "accepted"] {
+        assert_eq!(coverage[field], tally["answered"], "{field}: {coverage}");
+    }
+    assert_eq!((&coverage["aborted"], &coverage["in_handshake"]), (&0.into(), &0.into()), "{coverage}");
+    assert_eq!(count("SELECT count(*) AS n FROM coverage WHERE decision = 'failed'"), 0);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod fuzz;
 mod setup;
 mod test;
 mod tidy;
+mod vm;
 
 const USAGE: &str = "\
 cargo xtask setup              install what building and testing needs, and say what and why
@@ -17,6 +18,7 @@ cargo xtask test [NAME…]       set up and pass everything: house rules, units,
 cargo xtask tidy               the house rules that a machine can hold
 cargo xtask fuzz [--seconds N] [TARGET…]
 cargo xtask bench [NAME] [--json] [--rounds N] [--seconds S]   beside direct, pgbouncer and haproxy
+cargo xtask vm [--json] [--deb FILE[,FILE]] [SERIES…]   the fence on real kernels under qemu: what works where, what is lost
 ";
 
 fn main() -> ExitCode {
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(rest),
         Some("bench") => bench::run(rest),
         Some("fuzz") => fuzz::run(rest),
+        Some("vm") => vm::run(rest),
         Some("help" | "--help" | "-h") => {
             print!("{USAGE}");
             Ok(())

@@ -17,6 +17,11 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
+/// Installs what is missing of these packages (name, why) and says so.
+pub fn need(packages: &[(&str, &str)]) -> Result<()> {
+    packages::install_these(packages)
+}
+
 /// Folder of what is built here, outside the checkout so that every checkout shares it.
 fn cache() -> Result<PathBuf> {
     let home = std::env::var_os("HOME").context("HOME is not set")?;

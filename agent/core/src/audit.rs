@@ -160,6 +160,8 @@ pub enum Kind {
     Outcome,
     /// Opening or end of a connection.
     Connection,
+    /// A name that was looked up, or refused to be.
+    Dns,
     Approval,
     /// Start, stop, policy change, detach: acts on weir itself.
     Admin,

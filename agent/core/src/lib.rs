@@ -20,6 +20,7 @@ pub mod destination;
 pub mod detect;
 pub mod identity;
 pub mod limits;
+pub mod lookup;
 pub mod mask;
 pub mod policy;
 pub mod session;

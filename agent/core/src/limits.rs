@@ -85,3 +85,38 @@ pub const QUESTION_BYTES: usize = 64 * 1024;
 pub const MASKED_BYTES: usize = 4 * 1024 * 1024;
 /// Longest text a single regular-expression match may span (private keys are the longest class).
 pub const MATCH_BYTES: usize = 16 * 1024;
+
+/// DNS: bytes of one message (its length over TCP is 16 bits).
+pub const DNS_MESSAGE_BYTES: usize = 65_535;
+/// DNS: bytes of one datagram that weir promises to servers and keeps to with clients (RFC 6891, 6.2.5: 4096 is the most
+/// that is sensible); what is larger goes over TCP.
+pub const DNS_UDP_BYTES: u16 = 4_096;
+/// DNS: records of one reply that are walked; a full message of the smallest records would hold 5 000.
+pub const DNS_RECORDS: usize = 4_096;
+/// DNS: aliases (CNAME) followed from the name asked for to its addresses, as resolvers do.
+pub const DNS_CHAIN: usize = 16;
+/// DNS: a server that has not answered by then has failed (resolv.conf(5): 5 s, after which clients ask again).
+pub const DNS_NS: u64 = 5_000_000_000;
+/// DNS: a workload's questions a second, and how many at once. Name service needs tens; a tunnel is held to a few KiB/s.
+pub const DNS_RATE: u64 = 200;
+pub const DNS_BURST: u64 = 400;
+/// DNS: questions of one workload, and of all, that wait for servers: with `DNS_NS` this bounds sockets and memory.
+pub const DNS_WAITING_EACH: usize = 128;
+pub const DNS_WAITING: usize = 512;
+/// DNS: connections of one workload that ask over TCP, and questions on one before it is closed.
+pub const DNS_STREAMS_EACH: usize = 32;
+pub const DNS_STREAM_QUESTIONS: usize = 1_000;
+/// DNS: a client's connection that has been silent for this long is closed (RFC 7766, 6.2.3: a few seconds).
+pub const DNS_STREAM_IDLE_NS: u64 = 10_000_000_000;
+/// DNS: one question of one workload has one row within this time.
+pub const DNS_ROW_NS: u64 = 60_000_000_000;
+/// DNS: questions remembered of one workload, so that each has one row; beyond it they have more rows, never fewer.
+pub const DNS_ROWS: usize = 4_096;
+/// DNS: rows of refusals a second, of one workload and of strangers; the others are counted in the next row.
+pub const DNS_REFUSAL_ROWS: u64 = 10;
+/// DNS: what a look-up proves holds for as long as its answer said, but for a connection's time at least, and a day at most.
+pub const DNS_PROOF_LEAST_S: u32 = 30;
+pub const DNS_PROOF_MOST_S: u32 = 86_400;
+/// DNS: addresses with a proved name that are kept of one workload, and names of one address; the soonest to end go first.
+pub const DNS_ADDRESSES: usize = 4_096;
+pub const DNS_NAMES: usize = 16;

@@ -15,9 +15,9 @@ use weir_core::destination::{Destination, Evidence};
 use weir_sql::PgGrammar;
 
 use super::Agent;
-use crate::clock;
 use crate::listen::{Listeners, NoOrigin, Origin, reset_on_drop};
 use crate::relay::{Connection, serve};
+use crate::{clock, dns};
 
 /// libpg_query recurses on the caller's stack; this holds the deepest statement that `limits` let through.
 const STACK_BYTES: usize = 64 << 20;
@@ -33,6 +33,7 @@ const WAITING: usize = 1024;
 pub(crate) struct Workers {
     agent: Arc<Agent>,
     lanes: Vec<mpsc::Sender<(std::net::TcpStream, Origin)>>,
+    questions: dns::Server,
     most: u64,
 }
 
@@ -51,15 +52,23 @@ pub(super) fn start(agent: &Arc<Agent>) -> anyhow::Result<Workers> {
     }
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
     let most = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
-    Ok(Workers { agent: Arc::clone(agent), lanes, most })
+    Ok(Workers { agent: Arc::clone(agent), lanes, questions: dns::start(agent)?, most })
 }
 
 impl Workers {
+    /// The thread that serves DNS questions.
+    pub(crate) fn questions(&self) -> &dns::Server {
+        &self.questions
+    }
+
     /// Accepts for ever; returns only when the listening socket fails.
     pub(crate) async fn accept(&self, listeners: &Listeners) -> io::Error {
         for lane in self.lanes.iter().cycle() {
             match listeners.accept(&self.agent.fence).await {
-                Ok((stream, Ok(origin))) => self.hand_over(lane, stream, origin).await,
+                Ok((stream, Ok(origin))) => {
+                    self.agent.taken.add();
+                    self.hand_over(lane, stream, origin).await;
+                }
                 Ok((stream, Err(why))) => {
                     record_unattributed(&self.agent, &stream, &why);
                     drop(stream);
@@ -124,6 +133,12 @@ fn run(agent: &Arc<Agent>, mut arrivals: mpsc::Receiver<(std::net::TcpStream, Or
                         return record_refused(&agent, &origin, &format!("it cannot be relayed: {fault}"));
                     }
                 };
+                if origin.destination.port() == weir_ebpf::DNS_PORT {
+                    if let Err((origin, why)) = dns::stream::serve(&agent, origin, stream).await {
+                        record_refused(&agent, &origin, &why);
+                    }
+                    return;
+                }
                 match open(&agent, grammar, origin).await {
                     Ok(connection) => serve(connection, stream).await,
                     Err((origin, why)) => record_refused(&agent, &origin, &why),
@@ -157,6 +172,10 @@ async fn open(
         Err(fault) => return Err((origin, format!("the process behind it could not be told: {fault}"))),
     };
     let mut destination = Destination::new(origin.destination);
+    // The policies' own names last: of names with the same evidence the last one is the best.
+    for name in agent.dns.proved(origin.label, destination.ip()) {
+        destination.learn(&name, Evidence::LookedUp);
+    }
     for name in agent.names.of(destination.ip()) {
         destination.learn(&name, Evidence::LookedUp);
     }

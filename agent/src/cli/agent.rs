@@ -2,10 +2,12 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use super::Common;
 use crate::config::Config;
 use crate::kernel::inherit::Inheritance;
-use crate::{app, upgrade};
+use crate::{app, privilege, upgrade};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -25,6 +27,7 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
     }
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    privilege::reduce::to_what_is_needed().context("giving up what is not needed")?;
     app::run(Config::load(&common.config)?, inheritance.unwrap_or_default())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -42,6 +42,20 @@ fn print(status: &Status) {
     }
     row("workloads", status.workloads.join(", "));
     row("connections", status.connections.to_string());
+    let coverage = &status.coverage;
+    row(
+        "coverage",
+        format!(
+            "{} turned: {} taken, {} waiting, {} in handshake, {} given up, {} UNEXPLAINED",
+            coverage.published,
+            coverage.accepted,
+            coverage.waiting(),
+            coverage.in_handshake,
+            coverage.aborted,
+            coverage.unexplained()
+        )
+        .replace(", 0 UNEXPLAINED", ", none unexplained"),
+    );
     row("network namespaces", (status.namespaces + 1).to_string());
     row("policy", format!("commit {}, sha256 {}", status.policy.commit, cut(&status.policy.sha256)));
     for problem in &status.policy.problems {

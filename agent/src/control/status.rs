@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::app::Agent;
+use crate::coverage::Coverage;
 
 /// One moment of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Status {
     pub namespaces: u64,
     /// What the kernel programs counted since the fence was raised.
     pub fence: BTreeMap<String, u64>,
+    /// Connections turned, and what became of them.
+    pub coverage: Coverage,
     pub policy: PolicyStatus,
     pub ledger: LedgerStatus,
     /// Absent where no ClickHouse is configured.
@@ -84,6 +87,7 @@ impl Status {
                 .into_iter()
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
+            coverage: Coverage::of(agent).unwrap_or_default(),
             policy: PolicyStatus {
                 commit: policy.commit().into(),
                 sha256: policy.sha().into(),
@@ -108,9 +112,9 @@ const LAYERS: &[&str] = &["birth", "create", "connect", "udp", "unix", "wall", "
 
 /// Said aloud until something covers it; each is a row of THREATS.md.
 const NOT_COVERED: &[&str] = &[
-    "AF_PACKET and AF_VSOCK sockets: deny them with seccomp or take CAP_NET_RAW away",
-    "connected sockets passed in from unlabelled processes",
+    "AF_PACKET, AF_VSOCK and other families in units of your own: RestrictAddressFamilies= (weir run does it)",
+    "connected sockets passed in from unlabelled processes, until the sweep finds them (1 s)",
     "unix sockets other than PostgreSQL's",
-    "DNS names asked of the host's resolvers are counted, not judged",
-    "connections older than the label",
+    "names looked up through local services (resolved's and nscd's sockets); data in names, below the rate of look-ups",
+    "being called: answers on connections that came from outside, unless the workload has inbound: deny",
 ];

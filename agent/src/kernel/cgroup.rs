@@ -35,6 +35,12 @@ impl Tree {
         Ok(Self { mount, root, fd, id })
     }
 
+    /// Is the attach point there already? [`Tree::open`] would make it.
+    #[must_use]
+    pub fn is_there(attach: &str) -> bool {
+        find_mount().is_ok_and(|mount| relative(attach).is_some_and(|path| mount.join(path).is_dir()))
+    }
+
     /// Folder of the attach point.
     #[must_use]
     pub fn root(&self) -> &Path {

@@ -54,6 +54,27 @@ pub fn destroy(found: &Found) -> io::Result<bool> {
     }
 }
 
+/// Does this kernel list TCP sockets, and end one that is asked for?
+///
+/// # Errors
+/// CAP_NET_ADMIN is missing.
+pub fn can_destroy() -> io::Result<bool> {
+    let answer = |kind, flags, states| {
+        let socket = open()?;
+        socket.send(&request(kind, REQUEST | flags, AF_INET, states, &[0; SOCKET_ID]))?;
+        read_answers(&socket, &mut |_| {})
+    };
+    if answer(SOCK_DIAG_BY_FAMILY, DUMP, 1 << TCP_LISTEN).is_err() {
+        return Ok(false);
+    }
+    // No socket has this name: a kernel that ends sockets looks for it.
+    match answer(SOCK_DESTROY, ACK, u32::MAX).map_err(|fault| (fault.raw_os_error(), fault)) {
+        Err((Some(libc::ENOENT), _)) => Ok(true),
+        Ok(()) | Err((Some(libc::EOPNOTSUPP), _)) => Ok(false),
+        Err((_, fault)) => Err(fault),
+    }
+}
+
 fn open() -> io::Result<Socket> {
     let (netlink, sock_diag) = (Domain::from(libc::AF_NETLINK), Protocol::from(libc::NETLINK_SOCK_DIAG));
     let socket = Socket::new(netlink, Type::DGRAM, Some(sock_diag))?;

@@ -18,6 +18,8 @@ pub struct Inheritance {
     pub control: Option<OwnedFd>,
     /// Listening sockets of the fence, of any network namespace and family: each can be asked for both.
     pub listeners: Vec<OwnedFd>,
+    /// Sockets on which DNS questions arrive.
+    pub questions: Vec<OwnedFd>,
 }
 
 impl Inheritance {
@@ -34,6 +36,7 @@ impl Inheritance {
             match kind {
                 "lock" if bpffs::is_pins(&fd) => whole.lock = Some(fd),
                 "control" if is_listening(&fd) => whole.control = Some(fd),
+                "dns" if is_datagram(&fd) => whole.questions.push(fd),
                 "listen" if is_listening(&fd) => whole.listeners.push(fd),
                 _ => return Err(wrong()),
             }
@@ -48,8 +51,9 @@ impl Inheritance {
     pub fn bequeath(self) -> io::Result<String> {
         let mut words = Vec::new();
         let listeners = self.listeners.into_iter().map(|fd| ("listen", fd));
+        let questions = self.questions.into_iter().map(|fd| ("dns", fd));
         let others = [self.lock.map(|fd| ("lock", fd)), self.control.map(|fd| ("control", fd))];
-        for (kind, fd) in others.into_iter().flatten().chain(listeners) {
+        for (kind, fd) in others.into_iter().flatten().chain(listeners).chain(questions) {
             rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::empty())?;
             words.push(format!("{kind}={}", fd.as_raw_fd()));
             std::mem::forget(fd);
@@ -76,6 +80,10 @@ fn adopt(number: RawFd) -> io::Result<OwnedFd> {
 
 fn is_listening(fd: &impl AsFd) -> bool {
     sockopt::socket_acceptconn(fd).unwrap_or(false)
+}
+
+fn is_datagram(fd: &impl AsFd) -> bool {
+    sockopt::socket_type(fd).is_ok_and(|kind| kind == rustix::net::SocketType::DGRAM)
 }
 
 #[cfg(test)]

@@ -4,18 +4,22 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use aya::programs::{Program, ProgramType};
-use aya::sys::{BpfHelper, is_helper_supported};
+use aya::programs::Program;
 
+use super::feature::Feature;
 use super::{FenceError, Tree, birth, btf, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
-const PROGRAMS: [(&str, u32); 11] = [
-    ("egress", 1),
+const PROGRAMS: [(&str, u32); 14] = [
+    ("egress", EGRESS),
     ("sock_create", 2),
+    ("sock_release", 34),
     ("handover", 3),
     ("post_bind4", 12),
     ("post_bind6", 13),
+    // Answers are shown from their servers before questions are turned.
+    ("recvmsg4", 19),
+    ("recvmsg6", 20),
     ("sendmsg4", 14),
     ("sendmsg6", 15),
     ("getpeername4", 29),
@@ -25,16 +29,16 @@ const PROGRAMS: [(&str, u32); 11] = [
 ];
 
 /// Run before programs of child cgroups (kernel 6.15): a child's rewrite would falsify the record.
-const BPF_F_PREORDER: u32 = 1 << 6;
+pub(super) const BPF_F_PREORDER: u32 = 1 << 6;
+/// `BPF_CGROUP_INET_EGRESS`.
+pub(super) const EGRESS: u32 = 1;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/weir-ebpf.o"));
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     let (task, cgroup) = btf::of_this_kernel()?;
-    let set_retval = u32::from(
-        is_helper_supported(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval).unwrap_or(false),
-    );
+    let set_retval = u32::from(Feature::Errno.is_there().unwrap_or(false));
     let level = logs::level();
     let mut loader = aya::EbpfLoader::new();
     loader
@@ -95,11 +99,11 @@ pub(super) fn attach(
     let mut missing = Vec::new();
     if let Err(fault) = birth::attach(object, folder) {
         tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
-        missing.push(birth::LAYER);
+        missing.push(Feature::Birth.layer());
     }
     if let Err(fault) = unix::attach(OBJECT, folder, tree) {
         tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
-        missing.push("unix");
+        missing.push(Feature::Unix.layer());
     }
     Ok(missing)
 }

@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use weir_ebpf::{
-    Address, Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName,
-    map, slot,
+    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName, Tuple, map,
+    slot,
 };
 
 use super::{FenceError, monotonic_ns, sys};
@@ -38,6 +38,8 @@ unsafe impl<const N: usize> Plain for [u8; N] {}
 unsafe impl Plain for Listener {}
 // SAFETY: as above.
 unsafe impl Plain for Origin {}
+// SAFETY: as above.
+unsafe impl Plain for Tuple {}
 // SAFETY: as above.
 unsafe impl Plain for Dialled {}
 // SAFETY: as above.
@@ -122,11 +124,13 @@ impl<K: Plain, V: Plain> Table<K, V> {
 pub struct Pins {
     folder: PathBuf,
     state: Table<u32, u64>,
+    pub(super) handshakes: Table<Tuple, Origin>,
     pub labels: Table<u64, u64>,
+    pub uncalled: Table<u64, u8>,
     pub listeners: Table<u64, Listener>,
     pub origins: Table<i32, Origin>,
     pub failures: Table<Dialled, Failure>,
-    pub resolvers: Table<Address, u8>,
+    pub questions: Table<Tuple, Origin>,
     pub socket_names: Table<SocketName, u8>,
     counters: OwnedFd,
 }
@@ -145,11 +149,13 @@ impl Pins {
         Ok(Self {
             folder: folder.into(),
             state: Table::open(folder, map::STATE)?,
+            handshakes: Table::open(folder, map::HANDSHAKES)?,
             labels: Table::open(folder, map::LABELS)?,
+            uncalled: Table::open(folder, map::UNCALLED)?,
             listeners: Table::open(folder, map::LISTENERS)?,
             origins: Table::open(folder, map::ORIGINS)?,
             failures: Table::open(folder, map::FAILURES)?,
-            resolvers: Table::open(folder, map::RESOLVERS)?,
+            questions: Table::open(folder, map::QUESTIONS)?,
             socket_names: Table::open(folder, map::SOCKET_NAMES)?,
             counters,
         })
@@ -162,6 +168,10 @@ impl Pins {
 
     pub(super) fn set_state(&self, slot: u32, value: u64) -> Result<(), FenceError> {
         self.state.insert(&slot, &value)
+    }
+
+    pub(super) fn state(&self, slot: u32) -> Result<u64, FenceError> {
+        Ok(self.state.lookup(&slot)?.unwrap_or(0))
     }
 
     /// Does an agent live behind this fence?

@@ -13,8 +13,8 @@ use super::{Tree, load, sys};
 
 const PROGRAM: &str = "connect_unix";
 /// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` and `BPF_CGROUP_UNIX_CONNECT` (include/uapi/linux/bpf.h).
-const CGROUP_SOCK_ADDR: u32 = 18;
-const UNIX_CONNECT: u32 = 49;
+pub(super) const CGROUP_SOCK_ADDR: u32 = 18;
+pub(super) const UNIX_CONNECT: u32 = 49;
 /// `BPF_JMP | BPF_CALL`.
 const CALL: u8 = 0x85;
 

@@ -1,7 +1,7 @@
 //! Moves bytes between two sockets and a [`Session`]: one task, no channel, no second task, no wake between the sides.
 //! It refuses to look at the bytes: what it sends it took from the session's queues, what it reads it hands to the session.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -14,6 +14,7 @@ use super::buffer::Buffer;
 use super::leg::Leg;
 use super::surroundings::{Dialling, LoggingIn, Surroundings};
 
+mod answers;
 mod closing;
 #[cfg(test)]
 mod tests;
@@ -223,62 +224,6 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             Err(_) => self.unreachable(),
         }
         true
-    }
-
-    /// Slow answers: dial, login, ledger, policy, desk, timer. True when one arrived.
-    fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut arrived = self.poll_dialled(cx);
-        if let Some(logging_in) = &mut self.logging_in
-            && let Poll::Ready(result) = logging_in.as_mut().poll(cx)
-        {
-            self.logging_in = None;
-            arrived = true;
-            match result {
-                Ok((stream, greeting)) => {
-                    self.server = Some(Leg::new(stream, Buffer::default()));
-                    self.feed(Input::LoggedIn(greeting));
-                }
-                Err(_) => self.unreachable(),
-            }
-        }
-        if let Poll::Ready(recorded) = self.host.poll_recorded(cx) {
-            arrived = true;
-            self.feed(Input::Recorded(recorded));
-        }
-        if self.host.poll_revoked(cx).is_ready() {
-            arrived = true;
-            self.broken = true;
-        }
-        if self.host.poll_policy(cx).is_ready() {
-            arrived = true;
-            self.feed(Input::Policy);
-        }
-        // Before the answer: one that comes when time is up comes too late.
-        if self.timer_set.is_some() && self.timer.as_mut().poll(cx).is_ready() {
-            self.timer_set = None;
-            self.out.wake_at = None;
-            arrived = true;
-            self.feed(Input::Tick);
-        }
-        if self.question_open
-            && let Poll::Ready(answer) = self.host.poll_answer(cx)
-        {
-            arrived = true;
-            self.question_open = false;
-            self.feed(Input::Answered(answer));
-        }
-        if arrived {
-            self.offer();
-        }
-        arrived
-    }
-
-    /// No server: the session learns that it is gone, and the workload sees a reset, as it would have without weir.
-    fn unreachable(&mut self) {
-        let rest = self.out.to_server.len();
-        self.out.to_server.sent(rest);
-        self.feed(Input::ServerClosed);
-        self.out.close = Some(Close::Reset);
     }
 
     fn poll_read_workload(&mut self, cx: &mut Context<'_>) -> bool {

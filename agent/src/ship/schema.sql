@@ -123,8 +123,13 @@ FROM acts AS a GROUP BY workload, owner;
 
 -- Acts on weir itself: starts, policy changes, detach, losses.
 CREATE VIEW IF NOT EXISTS admin AS
-SELECT ts, node, epoch, effects, `user`, decision, reason, policy_commit, policy_sha, seq
+SELECT ts, node, epoch, method, `user`, decision, reason, policy_commit, policy_sha, seq
 FROM audit WHERE kind = 'admin';
+
+-- Connections that the kernel turned against those that the agent took; `failed` rows are differences that stayed.
+CREATE VIEW IF NOT EXISTS coverage AS
+SELECT ts, node, epoch, decision, reason, seq
+FROM audit WHERE kind = 'admin' AND method = 'coverage';
 
 -- Monitor mode: what would have been refused, masked or held.
 CREATE VIEW IF NOT EXISTS would AS

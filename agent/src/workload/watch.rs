@@ -182,7 +182,7 @@ impl Watcher {
 }
 
 /// Calls `visit` for the folder and all folders below it, parents first.
-pub(super) fn walk(root: &Path, visit: &mut dyn FnMut(&Path)) {
+pub fn walk(root: &Path, visit: &mut dyn FnMut(&Path)) {
     let mut waiting = vec![root.to_owned()];
     while let Some(folder) = waiting.pop() {
         visit(&folder);

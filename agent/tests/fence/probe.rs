@@ -79,6 +79,31 @@ impl Act {
             }
             "udp-connect" => local_udp(self.address())?.connect(self.address()).map(|()| "ok".into()),
             "udp-send" => local_udp(self.address())?.send_to(b"?", self.address()).map(|_| "ok".into()),
+            "dns-connect" => ask_connected(self.address()),
+            "dns-send" => ask(&local_udp(self.address())?, &[self.address()]),
+            "dns-bound" => ask(&UdpSocket::bind((rest[1].as_str(), 0))?, &[self.address()]),
+            "dns-mapped" => ask(&UdpSocket::bind("[::]:0")?, &[self.address()]),
+            "dns-several" => {
+                let servers: Vec<SocketAddr> =
+                    rest.iter().map(|server| server.parse().expect("an address")).collect();
+                ask(&local_udp(servers[0])?, &servers)
+            }
+            "dns-device" => {
+                let socket = local_udp(self.address())?;
+                option(&socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, rest[1].as_bytes())?;
+                ask(&socket, &[self.address()])
+            }
+            "dns-shared" => self.shared(),
+            "dns-many" => self.many_questions(rest[1].parse().expect("a number")),
+            "dns-greedy" => self.greedy(rest),
+            "dns-bind-any" => {
+                open_files(16_384)?;
+                let any = if self.address().is_ipv4() { "0.0.0.0:0" } else { "[::1]:0" };
+                let count: usize = rest[1].parse().expect("a number");
+                let all: std::io::Result<Vec<_>> = (0..count).map(|_| UdpSocket::bind(any)).collect();
+                all.map(|_| "ok".into())
+            }
+            "dns-bind" => UdpSocket::bind(self.address()).map(|_| "ok".into()),
             "udp-connected-before" => self.connected_before(),
             "socket" => open(&self.argument).map(|_| "ok".into()),
             "bind" => self.bind(),
@@ -164,6 +189,63 @@ impl Act {
         }
     }
 
+    /// Two sockets on one port: nobody could tell whose question is whose.
+    fn shared(&self) -> std::io::Result<String> {
+        let open = |port| {
+            let family = if self.address().is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+            let socket = rustix::net::socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+            sockopt::set_socket_reuseaddr(&socket, true)?;
+            rustix::net::bind(&socket, &SocketAddr::new(self.address().ip(), port))?;
+            Ok::<UdpSocket, std::io::Error>(socket.into())
+        };
+        let first = open(0)?;
+        let second = open(first.local_addr()?.port())?;
+        first.send_to(b"?", self.address())?;
+        second.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let _ = second.send_to(b"?", self.address());
+        first.set_read_timeout(Some(Duration::from_millis(300)))?;
+        let mut answers = 0;
+        for socket in [&first, &second] {
+            while socket.recv(&mut [0; 512]).is_ok() {
+                answers += 1;
+            }
+        }
+        Ok(format!("{answers} answers"))
+    }
+
+    /// One socket after the other on the same port.
+    fn many_questions(&self, count: usize) -> std::io::Result<String> {
+        let port = local_udp(self.address())?.local_addr()?.port();
+        for _ in 0..count {
+            let socket = UdpSocket::bind(SocketAddr::new(self.address().ip(), port))?;
+            let seen = ask(&socket, &[self.address()])?;
+            if !seen.contains(&format!("pid={} ", std::process::id())) {
+                return Ok(seen);
+            }
+        }
+        Ok("ok".into())
+    }
+
+    /// Asks every server from one socket after the other until it is refused, and keeps them open until it is told to end.
+    fn greedy(&self, servers: &[String]) -> std::io::Result<String> {
+        open_files(8_192)?;
+        let mut sockets = Vec::new();
+        let mut asked = 0;
+        let refused = loop {
+            let socket = local_udp(self.address())?;
+            let sent: std::io::Result<Vec<usize>> =
+                servers.iter().map(|server| socket.send_to(b"?", server)).collect();
+            sockets.push(socket);
+            match sent {
+                Ok(sent) => asked += sent.len(),
+                Err(fault) => break fault,
+            }
+        };
+        println!("ready");
+        std::io::stdin().read_line(&mut String::new())?;
+        Ok(format!("{} after {asked}", name(&refused)))
+    }
+
     fn bind(&self) -> std::io::Result<String> {
         let socket = tcp_socket(self.address())?;
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -172,6 +254,39 @@ impl Act {
         rustix::net::listen(&socket, 1)?;
         Ok("ok".into())
     }
+}
+
+fn open_files(most: u64) -> std::io::Result<()> {
+    let of_files = rustix::process::Resource::Nofile;
+    let maximum = rustix::process::getrlimit(of_files).maximum;
+    let current = Some(maximum.map_or(most, |maximum| maximum.min(most)));
+    Ok(rustix::process::setrlimit(of_files, rustix::process::Rlimit { current, maximum })?)
+}
+
+/// Asks every server before it reads; what each said, with the source that recvfrom shows.
+fn ask(socket: &UdpSocket, servers: &[SocketAddr]) -> std::io::Result<String> {
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    for server in servers {
+        socket.send_to(b"?", server)?;
+    }
+    let mut said = String::new();
+    for _ in servers {
+        let mut buffer = [0; 512];
+        let (count, from) = socket.recv_from(&mut buffer)?;
+        said.push_str(&format!("{} from={from} ", String::from_utf8_lossy(&buffer[..count])));
+    }
+    Ok(said)
+}
+
+fn ask_connected(server: SocketAddr) -> std::io::Result<String> {
+    let socket = local_udp(server)?;
+    socket.connect(server)?;
+    let peer = socket.peer_addr()?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    socket.send(b"?")?;
+    let mut buffer = [0; 512];
+    let (count, from) = socket.recv_from(&mut buffer)?;
+    Ok(format!("{} from={from} peer={peer} ", String::from_utf8_lossy(&buffer[..count])))
 }
 
 /// What the other side said, with the peer that `getpeername` shows.
@@ -244,7 +359,7 @@ fn attach_filter(socket: &OwnedFd, length: u16) -> bool {
     failed == 0
 }
 
-fn option(socket: &OwnedFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
+fn option(socket: &impl AsRawFd, level: i32, name: i32, value: &[u8]) -> std::io::Result<()> {
     // SAFETY: the value is valid for its length; the kernel only reads it.
     let failed = unsafe {
         libc::setsockopt(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use weir::dns::sockets::{Bound, Ports, Socket, Sockets};
 use weir::kernel::{Fence, cgroup};
 use weir::listen::{Listeners, Origin};
 
@@ -30,26 +31,30 @@ pub struct Stage {
     agent: Option<Agent>,
     port: u16,
     tcp: u16,
-    resolver: SocketAddr,
     other: SocketAddr,
+    dns: Ports,
     last_pid: AtomicU32,
+    /// Layers that this kernel does not have, as the fence says.
+    pub lacks: Vec<&'static str>,
 }
 
 struct Agent {
     fence: Arc<Fence>,
     watch: weir::workload::Watch,
     beat: tokio::task::JoinHandle<()>,
-    serve: tokio::task::JoinHandle<()>,
+    serve: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Agent {
     /// Closes everything the agent held and hands out the fence.
     fn stop(self, runtime: &tokio::runtime::Runtime) -> Fence {
         self.beat.abort();
-        self.serve.abort();
+        self.serve.iter().for_each(tokio::task::JoinHandle::abort);
         runtime.block_on(async {
             let _ = self.beat.await;
-            let _ = self.serve.await;
+            for served in self.serve {
+                let _ = served.await;
+            }
         });
         drop(self.watch);
         // Connections under way still hold it for a moment.
@@ -91,9 +96,10 @@ impl Stage {
             agent: None,
             port: 0,
             tcp: 0,
-            resolver: SocketAddr::from(([127, 0, 0, 53], 53)),
             other: SocketAddr::from(([127, 0, 0, 1], 0)),
+            dns: Ports::default(),
             last_pid: AtomicU32::new(0),
+            lacks: Vec::new(),
             folder,
         };
         stage.raise_again();
@@ -105,23 +111,30 @@ impl Stage {
     pub fn raise_again(&mut self) {
         let fence =
             Fence::raise(&self.settings).unwrap_or_else(|fault| panic!("the fence does not rise: {fault}"));
+        self.lacks = fence.missing_layers().to_vec();
         fence.tree().make("labelled").unwrap();
         fence.tree().make("labelled/child").unwrap();
         fence.tree().make("plain").unwrap();
         fence.tree().make("units").unwrap();
         let config = weir::config::Config::load(&self.config()).unwrap();
         let workloads = Arc::new(weir::workload::Workloads::new(&config).unwrap());
-        fence.resolvers(&[self.resolver.ip()]).unwrap();
         let fence = Arc::new(fence);
         let watch = weir::workload::Watch::start(Arc::clone(&workloads), Arc::clone(&fence)).unwrap();
         let _runtime = self.runtime.enter();
         let listeners = Listeners::open(0).unwrap();
         self.port = listeners.port();
-        listeners.publish(&fence).unwrap();
+        let questions = Bound::open().unwrap();
+        self.dns = questions.ports().unwrap();
+        let questions = Sockets::of(questions).unwrap();
+        listeners.publish(&fence, self.dns).unwrap();
         fence.beat().unwrap();
         let beating = Arc::clone(&fence);
         let beat = tokio::spawn(async move { beating.keep_alive().await });
-        let serve = tokio::spawn(serve(listeners, Arc::clone(&fence), workloads));
+        let mut serve: Vec<_> = questions
+            .into_each()
+            .map(|socket| tokio::spawn(answer(socket, Arc::clone(&fence), Arc::clone(&workloads))))
+            .collect();
+        serve.push(tokio::spawn(serve_streams(listeners, Arc::clone(&fence), workloads)));
         self.agent = Some(Agent { fence, watch, beat, serve });
     }
 
@@ -212,8 +225,13 @@ impl Stage {
         [format!("127.0.0.1:{port}"), format!("[::1]:{port}"), format!("[::ffff:127.0.0.1]:{port}")]
     }
 
-    pub fn datagram_servers(&self) -> (String, String) {
-        (self.resolver.to_string(), self.other.to_string())
+    /// A server that is not DNS.
+    pub fn datagram_server(&self) -> String {
+        self.other.to_string()
+    }
+
+    pub fn dns_ports(&self) -> Ports {
+        self.dns
     }
 
     pub fn unix_server(&self, name: &str) -> String {
@@ -250,6 +268,15 @@ impl Stage {
         self.probe_with("later", "later", 0, way, || {
             self.fence().label(cgroup::id(&later).unwrap(), payments()).unwrap();
         })
+    }
+
+    /// What `others` sees while a labelled probe waits to be told to go on, and what that probe saw.
+    pub fn labelled_meanwhile(&self, way: &[&str], others: &[&str]) -> (String, String) {
+        let mut seen = String::new();
+        let own = self.probe_with("plain", "labelled", 0, way, || {
+            seen = self.new_unit("pay-2.service", Duration::from_millis(50), others);
+        });
+        (own, seen)
     }
 
     pub fn never_labelled(&self, way: &[&str]) -> String {
@@ -293,6 +320,12 @@ impl Stage {
         counters.iter().find(|(found, _)| *found == name).map(|(_, count)| *count).unwrap()
     }
 
+    /// Entries of askers that are left.
+    pub fn questions(&self) -> usize {
+        let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
+        weir::kernel::Pins::open(&folder).unwrap().questions.entries().unwrap().len()
+    }
+
     pub fn expect_no_lost_records(&self) {
         // The last clients' handshakes may still be under way.
         std::thread::sleep(Duration::from_millis(50));
@@ -302,7 +335,12 @@ impl Stage {
     }
 
     pub fn has(&self, layer: &str) -> bool {
-        !self.fence().missing_layers().contains(&layer)
+        !self.lacks.contains(&layer)
+    }
+
+    /// What a refused task sees: EPERM for everything where the kernel lets hooks choose no error.
+    pub fn refusal(&self, errno: &'static str) -> &'static str {
+        if self.lacks.contains(&"errno") { "EPERM" } else { errno }
     }
 
     pub fn dial_failed(&self, address: &str, errno: i32) {
@@ -408,8 +446,27 @@ fn remove_below(folder: &Path) {
     }
 }
 
+/// Answers every question with what the kernel published about it.
+async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
+    let mut buffer = [0; 512];
+    loop {
+        let arrival = socket.receive(&fence, &mut buffer).await.expect("receive");
+        let said = match &arrival.origin {
+            Ok(origin) => match workloads.identify(&fence, origin) {
+                Ok(identity) => format!(
+                    "asked={} workload={} pid={} uid={} ",
+                    origin.destination, identity.workload, origin.pid, origin.uid
+                ),
+                Err(why) => why.to_string(),
+            },
+            Err(why) => format!("no origin: {why}"),
+        };
+        socket.answer(said.as_bytes(), arrival.back);
+    }
+}
+
 /// Answers every connection with what the kernel recorded about it.
-async fn serve(listeners: Listeners, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
+async fn serve_streams(listeners: Listeners, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
     loop {
         let (mut stream, origin) = listeners.accept(&fence).await.expect("accept");
         let Ok(origin) = origin else { continue };

@@ -3,6 +3,7 @@
 use crate::Target;
 
 mod detect;
+mod dns;
 mod http1;
 mod json;
 mod mask;
@@ -16,6 +17,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "sniff", run: sniff::run, seeds: sniff::SEEDS },
     Target { name: "http1", run: http1::heads, seeds: http1::HEADS },
     Target { name: "chunked", run: http1::chunked, seeds: http1::CHUNKS },
+    Target { name: "dns-query", run: dns::query, seeds: dns::QUERIES },
+    Target { name: "dns-reply", run: dns::reply, seeds: dns::REPLIES },
     Target { name: "json", run: json::run, seeds: json::SEEDS },
     Target { name: "postgres-startup", run: postgres::startup, seeds: postgres::STARTUPS },
     Target { name: "postgres-frontend", run: postgres::frontend, seeds: postgres::FRONTENDS },

@@ -31,14 +31,18 @@ const PACKAGES: [(&str, &str); 19] = [
     ("wrk", "benchmarks: load"),
 ];
 
+/// Everything that building and testing needs.
 pub(super) fn install() -> Result<()> {
+    install_these(&PACKAGES)
+}
+
+/// What of `packages` is missing.
+pub(super) fn install_these(packages: &[(&str, &str)]) -> Result<()> {
     if ask("dpkg-query", &["--version"]).is_none() {
-        bail!(
-            "this is no Debian or Ubuntu: install the counterparts of these by hand: {}",
-            names().join(", ")
-        );
+        let names: Vec<&str> = packages.iter().map(|(names, _)| *names).collect();
+        bail!("this is no Debian or Ubuntu: install the counterparts of these by hand: {}", names.join(", "));
     }
-    let missing: Vec<_> = PACKAGES.iter().filter(|(names, _)| !names.split('|').any(is_installed)).collect();
+    let missing: Vec<_> = packages.iter().filter(|(names, _)| !names.split('|').any(is_installed)).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -93,10 +97,6 @@ fn available(names: &str) -> Result<&str> {
         .split('|')
         .find(|name| has(name) || is_installed(name))
         .with_context(|| format!("no package {names} to be had"))
-}
-
-fn names() -> Vec<&'static str> {
-    PACKAGES.iter().map(|(names, _)| *names).collect()
 }
 
 /// Debian makes and starts a cluster with the server's package unless it is told not to; tests make their own.

@@ -9,6 +9,7 @@ const CORE: &[(&str, &[&str])] = &[
     ("identity", &["limits"]),
     ("sniff", &["limits", "wire"]),
     ("wire", &["limits"]),
+    ("lookup", &["limits", "wire"]),
     ("action", &["destination", "identity", "limits"]),
     ("sql", &["action", "limits"]),
     ("detect", &["limits"]),

@@ -8,6 +8,12 @@ const UNSAFE: &[(&str, &str)] = &[
     ("agent/src/kernel", "maps are shared with the kernel as plain memory"),
     ("agent/src/privilege", "prctl, seccomp and setns have no safe form"),
     ("agent/src/cli/run.rs", "what happens between fork and exec has no safe form"),
+    (
+        "tests/src/far.rs",
+        "a packet socket and setns, to see what reaches a host that the tests make, have no safe form",
+    ),
+    ("tests/src/maps.rs", "bpf(2) has no safe form; the tests fill maps from outside"),
+    ("tests/tests/inbound.rs", "a signal to a child of one's own has no safe form in std"),
     ("tests/src/process.rs", "signals to a child of one's own have no safe form in std"),
     ("agent/tests/fence/", "probes go round the fence by raw system calls"),
     ("tests/clickhouse/", "the engine is a C library"),

@@ -66,6 +66,7 @@ fn kind(kind: Kind) -> &'static str {
         Kind::Verdict => "verdict",
         Kind::Outcome => "outcome",
         Kind::Connection => "connection",
+        Kind::Dns => "dns",
         Kind::Approval => "approval",
         Kind::Admin => "admin",
     }
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn words_are_those_of_serde() {
-        let kinds = [Kind::Verdict, Kind::Outcome, Kind::Connection, Kind::Approval, Kind::Admin];
+        let kinds = [Kind::Verdict, Kind::Outcome, Kind::Connection, Kind::Dns, Kind::Approval, Kind::Admin];
         for kind in kinds {
             same(&Record { kind, ..Record::default() });
         }

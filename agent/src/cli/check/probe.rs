@@ -14,14 +14,13 @@ use crate::tls::CaFacts;
 
 /// What does not hang on the configuration.
 pub(super) fn host() -> Vec<Row> {
-    let kernel = read("/proc/sys/kernel/osrelease");
     let mut rows = vec![
         root(),
-        kernel_version(&kernel),
-        unix_hook(&kernel),
+        kernel(&read("/proc/sys/kernel/osrelease")),
         btf(),
         cgroup(&read("/proc/self/mountinfo")),
     ];
+    rows.extend(super::features::rows());
     rows.extend(capabilities(&read("/proc/self/status")));
     rows.extend([
         unprivileged_bpf(),
@@ -57,39 +56,22 @@ fn root() -> Row {
     }
 }
 
-fn kernel_version(release: &str) -> Row {
-    match version(release) {
-        Some(found) if found >= (5, 15) => Row::good("kernel", release),
-        Some(_) => Row::missing(
-            "kernel",
-            release,
-            "the fence: socket storage from cgroup hooks, pinned cgroup links",
-            "boot Linux 5.15 or newer (6.7 for every hook)",
-        ),
-        None => {
+/// The version decides nothing: distributions backport. What it has to have is looked at by itself.
+fn kernel(release: &str) -> Row {
+    match release {
+        "" => {
             Row::missing("kernel", "version not readable", "the fence", "is this Linux with /proc mounted?")
         }
-    }
-}
-
-fn unix_hook(release: &str) -> Row {
-    match version(release) {
-        Some(found) if found >= (6, 7) => Row::good("connect_unix hook", "kernel has it"),
-        Some(_) | None => Row::less(
-            "connect_unix hook",
-            "kernel is older than 6.7",
-            "labelled workloads reach Unix sockets (local PostgreSQL, docker.sock) unseen",
-            "boot 6.7 or newer, or keep such sockets out of their mount namespace",
-        ),
+        _ => Row::good("kernel", release),
     }
 }
 
 fn btf() -> Row {
     let path = "/sys/kernel/btf/vmlinux";
     match fs::metadata(path) {
-        Ok(facts) => Row::good("kernel types (BTF)", format!("{path}, {} KiB", facts.len() / 1024)),
+        Ok(facts) => Row::good("kernel: types (BTF)", format!("{path}, {} KiB", facts.len() / 1024)),
         Err(_) => Row::missing(
-            "kernel types (BTF)",
+            "kernel: types (BTF)",
             format!("no {path}"),
             "the fence: process and cgroup facts at connect",
             "use a kernel built with CONFIG_DEBUG_INFO_BTF",
@@ -332,12 +314,6 @@ fn free_port(port: u16) -> Row {
     }
 }
 
-/// Major and minor of `6.18.44-generic`.
-fn version(release: &str) -> Option<(u32, u32)> {
-    let mut parts = release.split(|letter: char| !letter.is_ascii_digit());
-    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
 /// Where the first file system of this type is mounted (proc(5), mountinfo: type is the first field after ` - `).
 fn mount_of(mounts: &str, kind: &str) -> Option<String> {
     mounts.lines().find_map(|line| mount(line, kind)).map(str::to_owned)
@@ -361,16 +337,6 @@ const FREE_MIB: u64 = 256;
 mod tests {
     use super::super::State;
     use super::*;
-
-    #[test]
-    fn versions_decide_about_kernel_and_hooks() {
-        assert_eq!(version("6.18.44-generic"), Some((6, 18)));
-        assert_eq!(version("garbage"), None);
-        assert_eq!(kernel_version("5.10.0-33-amd64").state, State::Missing);
-        assert_eq!(kernel_version("5.15.0-1").state, State::Good);
-        assert_eq!(unix_hook("6.6.1").state, State::Less);
-        assert_eq!(unix_hook("6.7.0").state, State::Good);
-    }
 
     #[test]
     fn mounts_are_found_by_type() {

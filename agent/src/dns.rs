@@ -1,0 +1,258 @@
+//! DNS through the agent: each question is read, judged, recorded, asked of the host's own server, and answered.
+//! It refuses questions whose asker the kernel does not name, and servers that are not the host's.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arc_swap::ArcSwap;
+use weir_core::audit::{Decision, Kind, Record};
+use weir_core::destination::Destination;
+use weir_core::limits::DNS_WAITING;
+use weir_core::lookup::{Asker, Refusal, Verdict};
+use weir_core::wire::dns::{Code, Malformed, Query, kind_name};
+
+use crate::app::Agent;
+use crate::ledger::Appending;
+use crate::listen::{NoOrigin, Origin};
+use crate::{clock, config, kernel};
+
+mod datagrams;
+pub mod sockets;
+pub(crate) mod stream;
+mod upstream;
+
+pub(crate) use datagrams::{Server, Serving, start};
+pub(crate) use upstream::Way;
+
+/// What the agent knows of questions: whom it asks, and who asked.
+#[derive(Debug)]
+pub struct Dns {
+    /// From the configuration; `None` follows resolv.conf(5).
+    fixed: Option<Arc<Vec<SocketAddr>>>,
+    servers: ArcSwap<Vec<SocketAddr>>,
+    /// By label; 0 is everybody whose label says nothing. There are as many as the configuration has workloads.
+    askers: Mutex<HashMap<u64, Asker>>,
+    waiting: AtomicUsize,
+}
+
+/// What comes next for a question that has arrived.
+enum Next {
+    /// No answer: it was no question.
+    Silence,
+    /// A refusal, and its row if it has one.
+    Refuse(Vec<u8>, Option<Box<Record>>),
+    Forward(Forward),
+}
+
+/// A question on its way to a server.
+struct Forward {
+    query: Query,
+    server: SocketAddr,
+    /// It has no row yet.
+    new: bool,
+    _place: Place,
+}
+
+/// A place among the questions that wait; given back when it is dropped.
+struct Place {
+    agent: Arc<Agent>,
+    label: u64,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.agent.dns.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.agent.dns.asker(self.label, Asker::finish);
+        self.agent.left.notify_waiters();
+    }
+}
+
+impl Dns {
+    #[must_use]
+    pub fn new(config: &config::Dns) -> Dns {
+        let fixed = (!config.servers.is_empty()).then(|| Arc::new(config.servers.clone()));
+        let dns = Dns {
+            fixed,
+            servers: ArcSwap::default(),
+            askers: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+        };
+        dns.refresh();
+        dns
+    }
+
+    /// Reads the host's servers again.
+    pub fn refresh(&self) {
+        self.servers.store(match &self.fixed {
+            Some(servers) => Arc::clone(servers),
+            None => Arc::new(kernel::resolv::servers()),
+        });
+    }
+
+    /// The names that answers to this label proved for an address, the newest last.
+    #[must_use]
+    pub fn proved(&self, label: u64, address: IpAddr) -> Vec<Arc<str>> {
+        let now = kernel::monotonic_ns();
+        self.lock().get(&label).map(|asker| asker.proved.of(address, now)).unwrap_or_default()
+    }
+
+    /// Questions that wait for a server.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// The host's server with this address, and the port it is asked on.
+    fn server(&self, asked: IpAddr) -> Option<SocketAddr> {
+        self.servers.load().iter().find(|server| server.ip().to_canonical() == asked).copied()
+    }
+
+    fn asker<T>(&self, label: u64, act: impl FnOnce(&mut Asker) -> T) -> T {
+        act(self.lock().entry(label).or_insert_with(|| Asker::new(kernel::monotonic_ns())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Asker>> {
+        self.askers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Judges what has arrived. It does not wait for anything.
+fn judge(agent: &Arc<Agent>, origin: &Result<Origin, NoOrigin>, bytes: &[u8]) -> Next {
+    let dns = &agent.dns;
+    let query = match Query::read(bytes) {
+        Ok(query) => query,
+        Err(Malformed::Silent) => return Next::Silence,
+        Err(Malformed::Answer(code, answer)) => {
+            let label = origin.as_ref().map_or(NOBODY, |origin| agent.workloads.known(origin.label));
+            let refusal = refuse(dns, label, code, "the bytes are no question that weir reads");
+            return Next::Refuse(answer, row(origin, None, &refusal));
+        }
+    };
+    let refused =
+        |refusal: Refusal| Next::Refuse(query.refused(refusal.code), row(origin, Some(&query), &refusal));
+    let Ok(known) = origin else {
+        return refused(refuse(dns, NOBODY, Code::Refused, "the question did not come through the fence"));
+    };
+    let label = agent.workloads.known(known.label);
+    if label == NOBODY {
+        return refused(refuse(dns, NOBODY, Code::Refused, "the label belongs to no configured workload"));
+    }
+    let server = dns.server(known.destination.ip());
+    match dns.asker(label, |asker| asker.judge(&query, server.is_some(), kernel::monotonic_ns())) {
+        Verdict::Refuse(refusal) => refused(refusal),
+        Verdict::Forward { new } => {
+            let before = dns.waiting.fetch_add(1, Ordering::Relaxed);
+            let place = Place { agent: Arc::clone(agent), label };
+            match server {
+                Some(server) if before < DNS_WAITING => {
+                    Next::Forward(Forward { query, server, new, _place: place })
+                }
+                Some(_) | None => {
+                    dns.asker(label, |asker| asker.forget(&query));
+                    refused(refuse(dns, label, Code::ServFail, "too many questions wait for answers"))
+                }
+            }
+        }
+    }
+}
+
+/// Whose label says nothing.
+const NOBODY: u64 = 0;
+
+fn refuse(dns: &Dns, label: u64, code: Code, reason: &'static str) -> Refusal {
+    dns.asker(label, |asker| asker.refuse(code, reason, kernel::monotonic_ns()))
+}
+
+/// Records a question if it is new, asks the server, and yields the answer for the workload.
+async fn forward(agent: &Arc<Agent>, origin: &Origin, forward: &Forward, way: Way) -> Vec<u8> {
+    let query = &forward.query;
+    if forward.new {
+        let row = about(origin, Some(query), Decision::Allowed, String::new());
+        if let Err(why) = record(agent, origin, row).await {
+            tracing::error!(%why, "A look-up is refused: its row could not be written.");
+            agent.dns.asker(origin.label, |asker| asker.forget(query));
+            return query.refused(Code::ServFail);
+        }
+    }
+    match upstream::ask(query, forward.server, way).await {
+        Ok((answer, proof)) => {
+            let now = kernel::monotonic_ns();
+            agent.dns.asker(origin.label, |asker| asker.proved.learn(query.name(), &proof, now));
+            answer
+        }
+        Err(fault) => {
+            tracing::debug!(server = %forward.server, %fault, "A DNS server has not answered.");
+            query.refused(Code::ServFail)
+        }
+    }
+}
+
+/// Appends a row with the identity behind the question; the identity of a process may take a while to find.
+async fn record(agent: &Arc<Agent>, origin: &Origin, row: Record) -> Result<(), String> {
+    let (asking, of) = (Arc::clone(agent), origin.clone());
+    let identified = tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &of)).await;
+    let row = match identified {
+        Ok(Ok(identity)) => {
+            let about = Record::about(&identity, &Destination::new(origin.destination), "", row.ts);
+            Record {
+                kind: row.kind,
+                host: row.host,
+                protocol: row.protocol,
+                method: row.method,
+                decision: row.decision,
+                reason: row.reason,
+                ..about
+            }
+        }
+        // The label is known; only the process may be gone.
+        Ok(Err(_)) => row,
+        Err(fault) => return Err(fault.to_string()),
+    };
+    match agent.ledger.append(&row) {
+        Appending::Done(_) => Ok(()),
+        Appending::Waiting(pending) => pending.await.map(drop),
+        Appending::Refused(why) => Err(why),
+    }
+}
+
+fn row(origin: &Result<Origin, NoOrigin>, query: Option<&Query>, refusal: &Refusal) -> Option<Box<Record>> {
+    let before = refusal.row?;
+    let reason = match before {
+        0 => refusal.reason.to_owned(),
+        more => format!("{} ({more} refusals before it have no row)", refusal.reason),
+    };
+    Some(Box::new(match origin {
+        Ok(origin) => about(origin, query, Decision::Denied, reason),
+        Err(why) => {
+            let reason = format!("{reason}: {why}");
+            Record { rule: "origin".into(), ..bare(query, Decision::Denied, reason) }
+        }
+    }))
+}
+
+/// What the kernel says of the asker; the identity is added when the row is written.
+fn about(origin: &Origin, query: Option<&Query>, decision: Decision, reason: String) -> Record {
+    Record {
+        pid: origin.pid.into(),
+        start_time: origin.start_time,
+        uid: origin.uid.into(),
+        dst_ip: origin.destination.ip().to_string(),
+        dst_port: origin.destination.port().into(),
+        ..bare(query, decision, reason)
+    }
+}
+
+fn bare(query: Option<&Query>, decision: Decision, reason: String) -> Record {
+    Record {
+        ts: clock::wall_ns(),
+        kind: Kind::Dns,
+        protocol: "dns".into(),
+        host: query.map(|query| query.name().to_owned()).unwrap_or_default(),
+        method: query.map(|query| kind_name(query.kind())).unwrap_or_default(),
+        decision,
+        reason,
+        ..Record::default()
+    }
+}

@@ -1,0 +1,238 @@
+//! Where turned questions arrive: one socket for every address of 127.64.0.0/10, and one a slot on ::1.
+//! It refuses to guess who asks: a datagram whose asker the kernel has not published is handed out as such.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use weir_ebpf::{DNS_NET, DNS_NET_MASK, DNS_SLOTS, Listener, Tuple};
+
+use crate::kernel::{self, Fence, datagram};
+use crate::listen::{NoOrigin, Origin};
+
+/// The ports on which one network namespace's questions arrive; 0 where the family is not served.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ports {
+    pub v4: u16,
+    pub v6: [u16; DNS_SLOTS],
+}
+
+/// The sockets of one network namespace.
+#[derive(Debug)]
+pub struct Sockets {
+    pub v4: Socket,
+    /// Empty on a host without IPv6.
+    pub v6: Vec<Socket>,
+}
+
+/// One of them.
+#[derive(Debug)]
+pub struct Socket {
+    inner: UdpSocket,
+    local: SocketAddr,
+    netns: u64,
+    /// Holds the same port in the other family. It is never read.
+    #[expect(dead_code, reason = "it is there to be open")]
+    twin: Option<std::net::UdpSocket>,
+}
+
+/// A question as it arrived.
+#[derive(Debug)]
+pub struct Arrival {
+    pub bytes: usize,
+    /// Who asks, and which server.
+    pub origin: Result<Origin, NoOrigin>,
+    pub back: Back,
+}
+
+/// Where the answer goes, and the address it must come from.
+#[derive(Debug, Clone, Copy)]
+pub struct Back {
+    pub to: SocketAddr,
+    from: Option<Ipv4Addr>,
+}
+
+/// Sockets that no runtime watches yet. They belong to the network namespace in which they were made.
+#[derive(Debug)]
+pub struct Bound {
+    v4: Pair,
+    v6: Vec<Pair>,
+}
+
+/// One port, held in both families; the first socket is read.
+#[derive(Debug)]
+struct Pair(std::net::UdpSocket, Option<std::net::UdpSocket>);
+
+impl Bound {
+    /// Opens them on free ports, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The loopback cannot be bound.
+    pub fn open() -> io::Result<Self> {
+        let (v4, twin) = open_pair()?;
+        let slots = if twin.is_some() { DNS_SLOTS } else { 0 };
+        let mut v6 = Vec::with_capacity(slots);
+        for _ in 0..slots {
+            let (twin, socket) = open_pair()?;
+            v6.push(Pair(socket.ok_or(io::ErrorKind::AddrNotAvailable)?, Some(twin)));
+        }
+        Ok(Self { v4: Pair(v4, twin), v6 })
+    }
+
+    /// Those that another program of this process opened, in the order in which the kernel turns to them; `None` when
+    /// one of them is missing.
+    #[must_use]
+    pub fn adopt(inherited: Vec<OwnedFd>, turned: &Listener) -> Option<Self> {
+        let mut by_port: HashMap<u16, [Option<std::net::UdpSocket>; 2]> = HashMap::new();
+        for fd in inherited {
+            let socket = std::net::UdpSocket::from(fd);
+            let local = socket.local_addr().ok()?;
+            by_port.entry(local.port()).or_default()[usize::from(local.is_ipv6())] = Some(socket);
+        }
+        let [read, twin] = by_port.remove(&turned.dns4)?;
+        let v4 = Pair(read?, twin);
+        let slots = turned.dns6.iter().filter(|port| **port != 0);
+        let v6: Option<Vec<Pair>> =
+            slots.map(|port| by_port.remove(port).and_then(|[twin, read]| Some(Pair(read?, twin)))).collect();
+        Some(Self { v4, v6: v6? })
+    }
+
+    /// # Errors
+    /// A socket has no address.
+    pub fn ports(&self) -> io::Result<Ports> {
+        let mut ports = Ports { v4: self.v4.0.local_addr()?.port(), ..Ports::default() };
+        for (port, pair) in ports.v6.iter_mut().zip(&self.v6) {
+            *port = pair.0.local_addr()?.port();
+        }
+        Ok(ports)
+    }
+
+    /// Further descriptors of the same sockets: what queues at them is not lost when these go.
+    ///
+    /// # Errors
+    /// No descriptors are to be had.
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        let pairs = std::iter::once(&self.v4).chain(&self.v6);
+        let sockets = pairs.flat_map(|Pair(read, twin)| std::iter::once(read).chain(twin));
+        sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    }
+}
+
+impl Sockets {
+    /// Watches these sockets. Call it within a tokio runtime.
+    ///
+    /// # Errors
+    /// The runtime cannot.
+    pub fn of(bound: Bound) -> io::Result<Self> {
+        let v6 = bound
+            .v6
+            .into_iter()
+            .map(|Pair(read, twin)| Socket::open(read, twin))
+            .collect::<io::Result<_>>()?;
+        Ok(Self { v4: Socket::open(bound.v4.0, bound.v4.1)?, v6 })
+    }
+
+    /// All of them, each to be read by a task of its own.
+    pub fn into_each(self) -> impl Iterator<Item = Socket> {
+        std::iter::once(self.v4).chain(self.v6)
+    }
+}
+
+impl Socket {
+    fn open(socket: std::net::UdpSocket, twin: Option<std::net::UdpSocket>) -> io::Result<Self> {
+        let (local, netns) = (socket.local_addr()?, kernel::netns_cookie(&socket)?);
+        Ok(Self { inner: UdpSocket::from_std(socket)?, local, netns, twin })
+    }
+
+    /// The next question. What came over a wire, or to another address than the fence turns to, is passed over.
+    ///
+    /// # Errors
+    /// The socket itself failed.
+    pub async fn receive(&self, fence: &Fence, buffer: &mut [u8]) -> io::Result<Arrival> {
+        loop {
+            let read =
+                self.inner.async_io(Interest::READABLE, || datagram::receive(&self.inner, buffer)).await;
+            let heard = match read {
+                Ok(heard) => heard,
+                // An answer of ours that nobody was there for.
+                Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => continue,
+                Err(fault) => return Err(fault),
+            };
+            let (to, from) = match (self.local.ip(), heard.to) {
+                (IpAddr::V6(own), _) => (IpAddr::V6(own), None),
+                (IpAddr::V4(_), Some((IpAddr::V4(to), LOOPBACK)))
+                    if u32::from(to) & DNS_NET_MASK == DNS_NET =>
+                {
+                    (to.into(), Some(to))
+                }
+                (IpAddr::V4(_), _) => continue,
+            };
+            let tuple = Tuple {
+                netns: self.netns,
+                source: kernel::address(heard.from.ip()),
+                destination: kernel::address(to),
+                source_port: heard.from.port().into(),
+                destination_port: self.local.port().into(),
+            };
+            let origin = origin_of(fence, &tuple, heard.received);
+            return Ok(Arrival { bytes: heard.bytes, origin, back: Back { to: heard.from, from } });
+        }
+    }
+
+    /// Answers a question that arrived here. An answer that cannot be sent is lost, as datagrams are.
+    pub fn answer(&self, bytes: &[u8], back: Back) {
+        let _ = datagram::send(&self.inner, bytes, back.to, back.from);
+    }
+}
+
+/// A port that is free in both families; v6 is absent where the host has none. The guard keeps it in both, so nobody's
+/// `bind(0)` may find it in one.
+fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)> {
+    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        let v4 = datagram::bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        match datagram::bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port()).into()) {
+            Ok(v6) => return Ok((v4, Some(v6))),
+            Err(fault) if crate::listen::lacks_v6(&fault) => return Ok((v4, None)),
+            Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => taken = fault,
+            Err(fault) => return Err(fault),
+        }
+    }
+    Err(taken)
+}
+
+/// The asker of a datagram. The tuple may have belonged to another socket when the datagram came: then it is nobody's.
+fn origin_of(fence: &Fence, tuple: &Tuple, received: u64) -> Result<Origin, NoOrigin> {
+    let origin = Origin::from(fence.asker(tuple)?.ok_or(NoOrigin::NoRecord)?);
+    // Since then the tuple is this socket's, and it is so before its first datagram leaves.
+    if received == 0 || monotonic(received) < origin.called_at {
+        return Err(NoOrigin::NoRecord);
+    }
+    Ok(origin)
+}
+
+/// A reading of the wall clock as one of `CLOCK_MONOTONIC`: at most [`BLUR_NS`] too late, never too early.
+fn monotonic(wall_ns: u64) -> u64 {
+    let mut reading = 0;
+    for _ in 0..READINGS {
+        let before = kernel::monotonic_ns();
+        let wall = crate::clock::wall_ns();
+        let after = kernel::monotonic_ns();
+        reading = after.saturating_sub(wall.saturating_sub(wall_ns));
+        if after - before < BLUR_NS {
+            break;
+        }
+    }
+    reading
+}
+
+/// Two clocks are read this close together, within so many tries; what a busy host still blurs errs on the asker's side.
+const BLUR_NS: u64 = 20_000;
+const READINGS: usize = 8;
+/// Ports that are tried until one is free in both families.
+const TRIES: usize = 64;
+/// Index of `lo` in every network namespace.
+const LOOPBACK: u32 = 1;
