@@ -27,13 +27,13 @@ fn main() {
         origins,
         units,
         births::live,
+        births::dead,
         runs,
         ways_round,
         datagrams,
         questions,
         guards,
         failures,
-        births::dead,
         death_and_return,
     ];
     for act in acts {
