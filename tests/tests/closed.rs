@@ -358,3 +358,80 @@ fn the_control_socket_serves_so_many_callers_and_no_more() {
     until("the agent answers again", || bench.agent().weir(&["status"]).is_ok_and(|done| done.code == 0))
         .unwrap();
 }
+
+/// Opens connections one after the other, asks once on each, and prints how many were answered; then closes them and asks
+/// once more.
+const CROWD: &str = r"
+import socket, sys
+held, reset = [], 0
+def ask():
+    s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
+    s.sendall(b'GET /kilobyte HTTP/1.1\r\nHost: lab\r\n\r\n')
+    if not s.recv(65536): raise ConnectionResetError
+    return s
+for _ in range(int(sys.argv[2])):
+    try:
+        held.append(ask())
+    except OSError:
+        reset += 1
+print(len(held), reset, end=' ')
+for s in held: s.close()
+for _ in range(500):
+    try:
+        ask()
+        print('again')
+        break
+    except OSError:
+        pass
+";
+
+#[test]
+fn an_agent_out_of_descriptors_refuses_the_next_and_goes_on() {
+    let mut bench = bench("crowd");
+    let pid = bench.agent().pid().to_string();
+    let kept = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    bench.agent = None;
+    // Room for about a hundred connections beside what the agent keeps for itself.
+    let limit = format!("--nofile={}", 256 + 200);
+    let mut child = Command::new("prlimit")
+        .args([&limit, "--"])
+        .arg(weir().unwrap())
+        .args(["agent", "--config"])
+        .arg(&bench.config)
+        .spawn()
+        .unwrap();
+    let config = bench.config.clone();
+    let asked = |words: &[&str]| {
+        let mut command = Command::new(weir().unwrap());
+        command.args(words).arg("--config").arg(&config).stdout(Stdio::piped()).stderr(Stdio::null());
+        weir_tests::agent::done(command.output().unwrap()).unwrap()
+    };
+    until("the agent answers", || asked(&["status"]).code == 0).unwrap();
+    let port = bench.web.port.to_string();
+    let mut run = Command::new(weir().unwrap());
+    run.args(["run", "--config"]).arg(&config).args([
+        "--workload",
+        "app",
+        "--",
+        "python3",
+        "-c",
+        CROWD,
+        &port,
+        "140",
+    ]);
+    let seen = String::from_utf8(run.output().unwrap().stdout).unwrap();
+    assert_eq!(seen.trim(), "100 40 again", "an agent that keeps {kept} descriptors for itself");
+    until("each refusal has its row", || {
+        let rows = asked(&[
+            "audit",
+            "query",
+            "--json",
+            "SELECT count(*) AS n FROM audit WHERE reason LIKE '%descriptors allow%'",
+        ]);
+        rows.out.contains("\"n\":40")
+    })
+    .unwrap();
+    // SAFETY: a plain system call on a child that is not reaped yet.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+    assert!(child.wait().unwrap().success());
+}

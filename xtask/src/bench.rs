@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 mod fence;
+mod hop;
 mod machine;
 mod pgbench;
 mod pgbouncer;
@@ -22,8 +23,13 @@ use report::Report;
 type Bench = fn(&Wish, &mut Report) -> Result<()>;
 
 /// The benches by name.
-const BENCHES: [(&str, Bench); 4] =
-    [("pgbench", pgbench::run), ("rows", rows::run), ("http", web::run), ("fence", fence::run)];
+const BENCHES: [(&str, Bench); 5] = [
+    ("pgbench", pgbench::run),
+    ("rows", rows::run),
+    ("http", web::run),
+    ("fence", fence::run),
+    ("hop", hop::run),
+];
 
 /// Clients run on the first core; the server and whatever stands in front of it share the second, so that a proxy pays
 /// for its work and not for waking another core.

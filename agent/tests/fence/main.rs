@@ -2,6 +2,7 @@
 //! It attaches at a cgroup of its own with a bpffs of its own, never at the host's root. Needs root.
 
 mod births;
+mod hop;
 mod probe;
 mod stage;
 
@@ -19,6 +20,11 @@ fn main() {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let mut stage = Stage::set();
+    if let Some(total) = std::env::var("WEIR_HOP").ok().and_then(|total| total.parse().ok()) {
+        hop::measure(&mut stage, total);
+        stage.lift();
+        return stage.finish();
+    }
     if !stage.lacks.is_empty() {
         println!("  (this kernel lacks: {})", stage.lacks.join(", "));
     }

@@ -5,11 +5,19 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
+use crate::hop;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 /// `probe CGROUP UID WAY ARGUMENTS…`
 pub fn main(arguments: &[String]) {
     let [cgroup, uid, way, rest @ ..] = arguments else { panic!("probe CGROUP UID WAY ARGUMENTS…") };
+    match way.as_str() {
+        "hop-call" => {
+            return hop::call(rest[0].parse().expect("an address"), rest[1].parse().expect("a number"));
+        }
+        "hop-sink" => return hop::sink(rest[0].parse().expect("a descriptor")),
+        _ => {}
+    }
     let act = Act { cgroup: cgroup.clone(), argument: rest.first().cloned().unwrap_or_default() };
     if !way.starts_with("late-") && way != "leaving-tcp" {
         act.enter();

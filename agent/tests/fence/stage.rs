@@ -169,7 +169,7 @@ impl Stage {
         self.start_in("plain", &mut run)
     }
 
-    fn start_in(&self, cgroup: &str, command: &mut Command) -> std::process::Child {
+    pub fn start_in(&self, cgroup: &str, command: &mut Command) -> std::process::Child {
         use std::os::unix::process::CommandExt;
         let path = self.root().join(cgroup).join("cgroup.procs");
         let procs = std::fs::OpenOptions::new().write(true).open(path).unwrap();
@@ -244,6 +244,14 @@ impl Stage {
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         std::thread::spawn(move || listener.incoming().for_each(drop));
         path.to_str().unwrap().to_owned()
+    }
+
+    /// Turns connections to these sockets, which nobody serves here; returns their port.
+    pub fn serve_at(&self, sockets: weir::listen::Sockets) -> u16 {
+        let _runtime = self.runtime.enter();
+        let listeners = Listeners::of(sockets).unwrap();
+        listeners.publish(self.fence(), self.dns).unwrap();
+        listeners.port()
     }
 
     pub fn labelled(&self, way: &[&str]) -> String {
