@@ -31,13 +31,17 @@ pub mod map {
     pub const SHARES: &str = "SHARES";
     /// Start of a unix socket's base name ([`crate::SocketName`]) → 1: refused to labelled tasks.
     pub const SOCKET_NAMES: &str = "SOCKET_NAMES";
+    /// Parts of the workloads' cgroup patterns ([`crate::Segment`]), indexed by [`crate::Place::segment`].
+    pub const PATTERNS: &str = "PATTERNS";
+    /// Cgroup id (`u64`) → [`crate::Place`]: what may be labelled below this cgroup.
+    pub const PLACES: &str = "PLACES";
     /// Ring buffer of process ids (`u32`): a labelled task made a socket where nobody listens. Not pinned.
     pub const STRANGERS: &str = "STRANGERS";
     /// Per-CPU `u64`, indexed by [`crate::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 13] = [
+    pub const PINNED: [&str; 15] = [
         STATE,
         LABELS,
         UNCALLED,
@@ -51,6 +55,8 @@ pub mod map {
         SHARES,
         SOCKET_NAMES,
         COUNTERS,
+        PATTERNS,
+        PLACES,
     ];
 }
 
@@ -82,6 +88,18 @@ pub const DNS_SLOT_NS: u64 = 10_000_000_000;
 /// Where DNS over IPv4 is turned to: 127.64.0.0/10. Its lowest bits are the socket's slot, the others bits of its cookie.
 pub const DNS_NET: u32 = 0x7f40_0000;
 pub const DNS_NET_MASK: u32 = 0xffc0_0000;
+/// Patterns that the kernel knows at once: one bit each in [`Place::mask`].
+pub const PATTERN_COUNT: u32 = 64;
+/// Most segments of a pattern that the kernel knows.
+pub const PATTERN_SEGMENTS: u32 = 6;
+/// Sets of patterns: the one in force, and the one that is being written.
+pub const PATTERN_BANKS: u32 = 2;
+/// Most bytes before, and after, the `*` of a segment.
+pub const PART_BYTES: usize = 64;
+/// The same in words, which is how they are compared.
+pub const PART_WORDS: usize = PART_BYTES / size_of::<u64>();
+/// Longest name of a cgroup (`NAME_MAX`).
+pub const NAME_BYTES: usize = 255;
 
 /// Stands for the kernel function `bpf_cast_to_kern_ctx` in the program `connect_unix`; the agent puts its id there.
 pub const CAST_TO_KERN_CTX: u32 = 0x0bad_ca11;
@@ -202,6 +220,50 @@ pub struct Failure {
     pub reserved: u32,
 }
 
+/// Bytes that a name must have where the mask is set.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    pub bytes: [u64; PART_WORDS],
+    pub mask: [u64; PART_WORDS],
+}
+
+/// One segment of a pattern. All zeros fits no name.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// Label of the cgroup whose name fits, when this segment is the pattern's last; else 0.
+    pub label: u64,
+    /// Fewest and most bytes of a name that fits.
+    pub least: u32,
+    pub most: u32,
+    /// Against the first [`PART_BYTES`] bytes of the name.
+    pub head: Part,
+    /// Against the last ones, which end where the part ends.
+    pub tail: Part,
+}
+
+/// How far the path of one cgroup has come in the patterns.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The patterns of which all segments down to this cgroup fit, and which have more.
+    pub mask: u64,
+    /// Segments between the attach point and this cgroup.
+    pub depth: u32,
+    /// The set of patterns that the mask speaks of.
+    pub bank: u32,
+}
+
+impl Place {
+    /// Index in `PATTERNS` of the segment that a child's name is held against.
+    #[must_use]
+    #[inline(always)]
+    pub const fn segment(&self, pattern: u32) -> u32 {
+        (self.bank * PATTERN_COUNT + pattern) * PATTERN_SEGMENTS + self.depth
+    }
+}
+
 /// What the kernel programs count.
 #[repr(u32)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,11 +304,13 @@ pub enum Counter {
     Aborted = 16,
     /// Refused: somebody called a workload that may not be called.
     Called = 17,
+    /// Let be: a new cgroup that no map had room for. It and what is below it may go direct.
+    Unlabelled = 18,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 18] = [
+    pub const ALL: [(Counter, &'static str); 19] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -265,6 +329,7 @@ impl Counter {
         (Counter::Published, "published"),
         (Counter::Aborted, "aborted"),
         (Counter::Called, "called"),
+        (Counter::Unlabelled, "unlabelled"),
     ];
 }
 
@@ -277,3 +342,6 @@ const _: () = assert!(size_of::<Asked>() == 72);
 const _: () = assert!(size_of::<Asker>() == 288);
 const _: () = assert!(size_of::<Dialled>() == 40);
 const _: () = assert!(size_of::<Failure>() == 16);
+const _: () = assert!(size_of::<Part>() == 128);
+const _: () = assert!(size_of::<Segment>() == 272);
+const _: () = assert!(size_of::<Place>() == 16);

@@ -6,8 +6,10 @@
 // The target has atomic addition, the language does not know it yet; the nested build is the only one of this file.
 #![feature(asm_experimental_arch)]
 
+mod birth;
 mod connect;
 mod create;
+mod fits;
 mod guard;
 mod label;
 mod maps;

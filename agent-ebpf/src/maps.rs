@@ -6,12 +6,22 @@ use aya_ebpf::btf_maps::SkStorage;
 use aya_ebpf::helpers::generated::bpf_sk_storage_get;
 use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use weir_ebpf::{Asker, Counter, Dialled, Failure, Listener, Origin, SocketName, Stamp, Tuple, slot};
+use weir_ebpf::{
+    Asker, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS, PATTERN_COUNT,
+    PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot,
+};
 
 #[map]
 pub static STATE: Array<u64> = Array::with_max_entries(slot::COUNT, 0);
+/// Written by a tracepoint, too, where old kernels (before 6.1) allocate nothing safely: room is taken beforehand.
 #[map]
-pub static LABELS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+pub static LABELS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
+/// As `LABELS`.
+#[map]
+pub static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(16_384, 0);
+#[map]
+pub static PATTERNS: Array<Segment> =
+    Array::with_max_entries(PATTERN_BANKS * PATTERN_COUNT * PATTERN_SEGMENTS, 0);
 #[map]
 pub static UNCALLED: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
@@ -31,6 +41,23 @@ pub static SHARES: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_N
 pub static SOCKET_NAMES: HashMap<SocketName, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
+
+/// Where a new cgroup's name is looked at: more than the stack has room for. Births do not interrupt each other.
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// A name and its NUL, behind room for a tail that begins before it; then the tail.
+#[repr(C)]
+pub struct Scratch {
+    pub before: [u64; PART_WORDS],
+    pub name: [u64; (NAME_BYTES + 1) / size_of::<u64>()],
+    pub tail: [u64; PART_WORDS],
+}
+
+#[inline(always)]
+pub fn scratch() -> Option<*mut Scratch> {
+    SCRATCH.get_ptr_mut(0)
+}
 
 /// News, not a record: what does not fit is found by the agent's own look.
 #[map]

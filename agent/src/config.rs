@@ -150,11 +150,14 @@ pub struct Fence {
     /// Port of the listener; 0 picks a free one.
     #[serde(default)]
     pub port: u16,
+    /// Layers without which the agent does not start; as `weir status` names them.
+    #[serde(default)]
+    pub require: Vec<String>,
 }
 
 impl Default for Fence {
     fn default() -> Self {
-        Self { attach: attach(), bpffs: bpffs(), port: 0 }
+        Self { attach: attach(), bpffs: bpffs(), port: 0, require: Vec::new() }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The fence in the kernel: load, attach, pin, take over, steer, lift. Pinned links outlive the agent, so a dead agent
 //! means refused connections and never open ones. It refuses to run half a fence: all programs attach, or none.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple, slot};
+use weir_ebpf::slot;
 
+pub mod birth;
 pub mod bpffs;
 mod btf;
 pub mod capability;
@@ -20,11 +21,13 @@ pub mod inherit;
 mod load;
 mod logs;
 pub mod resolv;
+mod steer;
 mod strangers;
 mod sys;
 mod table;
 mod unix;
 
+pub use birth::Births;
 pub use cgroup::Tree;
 pub use error::FenceError;
 pub use feature::Feature;
@@ -41,6 +44,22 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a failed dial is repeated by the hook itself.
 pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
 
+/// What the fence is made of, in the order in which a connection meets it: new cgroups are labelled in the kernel, sockets
+/// made, connected, sent on; what has another error than EPERM; who runs before others; what is looked for and ended.
+pub const LAYERS: [&str; 11] = [
+    "birth",
+    "create",
+    "connect",
+    "udp",
+    "unix",
+    "wall",
+    "port guard",
+    "netns",
+    "errno",
+    "preorder",
+    "sweep",
+];
+
 /// Names of unix sockets, by their first bytes, that labelled tasks may not connect to: PostgreSQL's.
 const REFUSED_SOCKETS: [&weir_ebpf::SocketName; 1] = [b".s.PGSQL"];
 
@@ -54,6 +73,7 @@ pub struct Fence {
     /// Keeps the unpinned maps (logs) alive.
     object: std::sync::Mutex<aya::Ebpf>,
     missing: Vec<&'static str>,
+    births: Option<Births>,
 }
 
 impl std::fmt::Debug for Fence {
@@ -91,7 +111,7 @@ impl Fence {
             None => bpffs::lock(&folder)?,
         };
         let own = cgroup::Own::enter(&tree)?;
-        let object = load::load(&folder)?;
+        let mut object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
         if !upgrade {
             pins.set_state(slot::HEARTBEAT, 0)?;
@@ -100,12 +120,12 @@ impl Fence {
         for name in REFUSED_SOCKETS {
             pins.socket_names.insert(name, &1)?;
         }
-        let unix = Feature::Unix.layer();
-        if !load::attach(&object, &folder, &tree)? && !layers.contains(&unix) {
-            layers.push(unix);
-        }
+        let attached = load::attach(&mut object, &folder, &tree)?;
+        layers.extend(attached.iter().filter(|layer| !layers.contains(layer)).copied().collect::<Vec<_>>());
+        require(&settings.require, &layers)?;
+        let births = if layers.contains(&birth::LAYER) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers })
+        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
     }
 
     /// Says that the agent lives.
@@ -153,153 +173,6 @@ impl Fence {
         self.pins.set_state(slot::HEARTBEAT, 0)
     }
 
-    /// Turns the labelled connections of one network namespace to this listener.
-    ///
-    /// # Errors
-    /// The map is full or cannot be written.
-    pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
-        self.pins.listeners.insert(&netns, &listener)
-    }
-
-    /// Who serves this network namespace.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn listener(&self, netns: u64) -> Result<Option<Listener>, FenceError> {
-        self.pins.listeners.lookup(&netns)
-    }
-
-    /// Nobody serves this network namespace any more: its labelled connections are refused.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn unserve(&self, netns: u64) -> Result<(), FenceError> {
-        self.pins.listeners.remove(&netns)
-    }
-
-    /// Forgets the listeners of an agent that is dead, but for those in these network namespaces.
-    ///
-    /// # Errors
-    /// The map cannot be read or written.
-    pub fn forget_listeners_but(&self, served: &[u64]) -> Result<(), FenceError> {
-        for (netns, _) in self.pins.listeners.entries()? {
-            if !served.contains(&netns) {
-                self.unserve(netns)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// News of labelled processes in network namespaces without a listener. Call it within a tokio runtime, once.
-    ///
-    /// # Errors
-    /// It was called before.
-    pub fn strangers(&self) -> Result<Strangers, FenceError> {
-        let mut object = self.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Strangers::of(&mut object)
-    }
-
-    /// Labels the connections of a cgroup and its children.
-    ///
-    /// # Errors
-    /// The map is full or cannot be written.
-    pub fn label(&self, cgroup: u64, label: u64) -> Result<(), FenceError> {
-        self.pins.labels.insert(&cgroup, &label)
-    }
-
-    /// Replaces the labels whose workloads may not be called.
-    ///
-    /// # Errors
-    /// The map cannot be read or written.
-    pub fn uncalled(&self, labels: &[u64]) -> Result<(), FenceError> {
-        labels.iter().try_for_each(|label| self.pins.uncalled.insert(label, &1))?;
-        for (label, _) in self.pins.uncalled.entries()? {
-            if !labels.contains(&label) {
-                self.pins.uncalled.remove(&label)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a label away. The sockets that were born with it keep it.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn unlabel(&self, cgroup: u64) -> Result<(), FenceError> {
-        self.pins.labels.remove(&cgroup)
-    }
-
-    /// Labels in force: cgroup id → label.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn labels(&self) -> Result<Vec<(u64, u64)>, FenceError> {
-        self.pins.labels.entries()
-    }
-
-    /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn asker(&self, tuple: &Tuple) -> Result<Option<Origin>, FenceError> {
-        self.pins.questions.lookup(tuple)
-    }
-
-    /// The dial of `origin` failed with `errno`: for [`FAILURE_KEPT`] the hook answers so itself.
-    ///
-    /// # Errors
-    /// The map cannot be written.
-    pub fn dial_failed(&self, origin: &crate::listen::Origin, errno: i32) -> Result<(), FenceError> {
-        let dialled = Dialled {
-            label: origin.label,
-            netns: origin.netns,
-            address: address_as_dialled(origin),
-            port: u32::from(origin.destination.port()),
-            reserved: 0,
-        };
-        let until = monotonic_ns().saturating_add(FAILURE_KEPT.as_nanos() as u64);
-        let failure = Failure { until, errno: errno.unsigned_abs(), reserved: 0 };
-        self.pins.failures.insert(&dialled, &failure)
-    }
-
-    /// Everything the programs counted since the fence was first raised.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, FenceError> {
-        self.pins.counters()
-    }
-
-    /// How many handshakes of turned connections are under way.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn handshakes(&self) -> Result<u64, FenceError> {
-        Ok(self.pins.handshakes.entries()?.len() as u64)
-    }
-
-    /// Connections that agents have taken since the fence was raised, and the same written down.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn accepted(&self) -> Result<u64, FenceError> {
-        self.pins.state(slot::ACCEPTED)
-    }
-
-    /// # Errors
-    /// The map cannot be written.
-    pub fn set_accepted(&self, accepted: u64) -> Result<(), FenceError> {
-        self.pins.set_state(slot::ACCEPTED, accepted)
-    }
-
-    /// The record on an accepted socket; `None` when there is none.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn origin(&self, socket: &impl std::os::fd::AsRawFd) -> Result<Option<Origin>, FenceError> {
-        self.pins.origins.lookup(&socket.as_raw_fd())
-    }
-
     /// The cgroup tree below the attach point.
     #[must_use]
     pub fn tree(&self) -> &Tree {
@@ -318,6 +191,12 @@ impl Fence {
         &self.missing
     }
 
+    /// What the kernel knows of cgroups to come; `None` where it cannot label them.
+    #[must_use]
+    pub fn births(&self) -> Option<&Births> {
+        self.births.as_ref()
+    }
+
     /// Passes the programs' log records to this process's log; ends at once unless `weir::kernel` logs at debug level.
     ///
     /// # Errors
@@ -333,6 +212,19 @@ impl Fence {
     pub fn lift(&self) -> Result<(), FenceError> {
         lift(self.pins.folder())
     }
+}
+
+/// Refuses a kernel that lacks what the configuration demands.
+fn require(wanted: &[String], missing: &[&str]) -> Result<(), FenceError> {
+    for layer in wanted {
+        if !LAYERS.contains(&layer.as_str()) {
+            return Err(FenceError::UnknownLayer(layer.clone()));
+        }
+        if missing.contains(&layer.as_str()) {
+            return Err(FenceError::Required(layer.clone()));
+        }
+    }
+    Ok(())
 }
 
 /// Whether pins of a fence are there, with or without an agent behind them.
@@ -373,8 +265,4 @@ pub fn address(ip: IpAddr) -> weir_ebpf::Address {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
         IpAddr::V6(v6) => v6.octets(),
     }
-}
-
-fn address_as_dialled(origin: &crate::listen::Origin) -> weir_ebpf::Address {
-    address(SocketAddr::ip(&origin.destination))
 }

@@ -196,7 +196,14 @@ impl Namespaces {
             return;
         }
         let opened = tokio::task::spawn_blocking(move || {
-            let (sockets, bound) = inside(&file, || Ok((Sockets::open(0)?, Bound::open()?)))?;
+            let (sockets, bound, up) =
+                inside(&file, || Ok((Sockets::open(0)?, Bound::open()?, is_loopback_up())))?;
+            if !up {
+                tracing::warn!(
+                    pid,
+                    "`lo` is down in this process's network namespace: its connections fail until it is up."
+                );
+            }
             Ok::<_, io::Error>((file, sockets, bound))
         });
         let served = match opened.await {
@@ -285,6 +292,13 @@ fn inhabited(agent: &Agent, own: u64) -> HashMap<u64, u32> {
         }
     }
     found
+}
+
+/// Whether `lo` is up in the namespace of the calling thread; that is for its owner to see to.
+fn is_loopback_up() -> bool {
+    let probe = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0));
+    // Asks for a route and sends nothing.
+    probe.and_then(|probe| probe.connect((std::net::Ipv4Addr::LOCALHOST, 9))).is_ok()
 }
 
 fn inode_of(pid: u32) -> io::Result<u64> {

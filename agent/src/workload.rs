@@ -1,4 +1,4 @@
-//! Cgroup → label → identity. Labels are set by path, before the first process connects where the watch is in time;
+//! Cgroup → label → identity. Labels are set by path: of new cgroups by the kernel programs, of what is there by a walk;
 //! the kernel hands a label's number back with each connection, and the identity is made here, once a connection.
 //! It refuses to trust a process name, and to make an identity for a label that the configuration does not know.
 
@@ -9,10 +9,11 @@ use std::sync::Mutex;
 use weir_core::identity::{Class, Identity, Process};
 
 use crate::config::{Config, IdentityClass, Inbound, Person, Workload};
-use crate::kernel::{Fence, FenceError, cgroup};
+use crate::kernel::{Births, Fence, FenceError, cgroup};
 use crate::listen::Origin;
 
 pub mod executable;
+mod form;
 mod glob;
 mod watch;
 
@@ -44,6 +45,8 @@ pub struct Workloads {
     by_label: HashMap<u64, Workload>,
     /// In the order of the configuration: the first match wins.
     patterns: Vec<(glob::Pattern, u64)>,
+    /// Those that the kernel programs know.
+    forms: form::Forms,
     people: Vec<Person>,
     executables: Mutex<executable::Cache>,
 }
@@ -67,7 +70,8 @@ impl Workloads {
                 patterns.push((glob::Pattern::new(cgroup), label(&workload.name)));
             }
         }
-        Ok(Self { by_label, patterns, people: config.people.clone(), executables: Mutex::default() })
+        let forms = form::Forms::of(&patterns, config.workloads.len());
+        Ok(Self { by_label, patterns, forms, people: config.people.clone(), executables: Mutex::default() })
     }
 
     /// Number for a cgroup path below the attach point; `None` is unlabelled by itself (its parents may be labelled).
@@ -76,46 +80,69 @@ impl Workloads {
         self.patterns.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, number)| *number)
     }
 
-    /// Makes the cgroups of `weir run` and labels everything that is there now. Labels that no longer hold are removed.
+    /// Patterns that the kernel programs cannot know, with the reason: their new cgroups are labelled by the watch.
+    pub fn beyond_kernel(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.forms.beyond.iter().map(|(pattern, why)| (pattern.as_str(), *why))
+    }
+
+    /// Teaches the kernel programs, makes the cgroups of `weir run`, and labels everything that is there now. Labels
+    /// that no longer hold are removed.
     ///
     /// # Errors
     /// A cgroup cannot be made or a label cannot be set.
     pub fn apply(&self, fence: &Fence) -> Result<(), FenceError> {
+        if let Some(births) = fence.births() {
+            births.learn(fence.tree().id(), &self.forms.patterns)?;
+        }
         for workload in self.by_label.values() {
             let folder = fence.tree().make(&run_cgroup(&workload.name))?;
             cgroup::sweep(&folder);
         }
         let closed = self.by_label.iter().filter(|(_, workload)| workload.inbound == Inbound::Deny);
         fence.uncalled(&closed.map(|(label, _)| *label).collect::<Vec<_>>())?;
-        let mut wanted = HashMap::new();
+        // Before the walk: what the kernel labels meanwhile is not ours to judge.
+        let places = fence.births().map(Births::places).transpose()?.unwrap_or_default();
+        let labels = fence.labels()?;
+        let (mut wanted, mut found) = (HashMap::new(), HashMap::new());
         watch::walk(fence.tree().root(), &mut |folder| {
-            if let Some((id, number)) = self.number_of(fence, folder) {
-                wanted.insert(id, number);
-            }
+            let Some(below) = fence.tree().below(folder) else { return };
+            let Ok(id) = cgroup::id(folder) else { return };
+            wanted.extend(self.number_for(&below).map(|number| (id, number)));
+            found.insert(id, self.forms.place(&below));
         });
         // New labels first: no cgroup is without one in between.
         for (id, number) in &wanted {
-            fence.label(*id, *number)?;
-        }
-        for (id, _) in fence.labels()? {
-            if !wanted.contains_key(&id) {
-                fence.unlabel(id)?;
+            if labels.get(id) != Some(number) {
+                fence.label(*id, *number)?;
             }
         }
-        Ok(())
-    }
-
-    /// Labels a cgroup that has just appeared.
-    fn appeared(&self, fence: &Fence, folder: &Path) -> Result<(), FenceError> {
-        match self.number_of(fence, folder) {
-            Some((id, number)) => fence.label(id, number),
-            None => Ok(()),
+        for id in labels.keys().filter(|id| !wanted.contains_key(id)) {
+            fence.unlabel(*id)?;
         }
+        let Some(births) = fence.births() else { return Ok(()) };
+        found.iter().try_for_each(|(id, (mask, depth))| births.place(*id, *mask, *depth))?;
+        places.into_iter().filter(|id| !found.contains_key(id)).try_for_each(|id| births.forget(id))
     }
 
-    fn number_of(&self, fence: &Fence, folder: &Path) -> Option<(u64, u64)> {
-        let number = self.number_for(&fence.tree().below(folder)?)?;
-        Some((cgroup::id(folder).ok()?, number))
+    /// Labels a cgroup that has just appeared, where the kernel has not done it.
+    fn appeared(&self, fence: &Fence, folder: &Path) -> Result<(), FenceError> {
+        let Some(below) = fence.tree().below(folder) else { return Ok(()) };
+        let Ok(id) = cgroup::id(folder) else { return Ok(()) };
+        if let Some(number) = self.number_for(&below) {
+            fence.label(id, number)?;
+        }
+        if let Some(births) = fence.births() {
+            let (mask, depth) = self.forms.place(&below);
+            births.place(id, mask, depth)?;
+        }
+        // It may have gone meanwhile, and what the kernel removed has been written again.
+        if cgroup::id(folder).ok() == Some(id) { Ok(()) } else { self.disappeared(fence, id) }
+    }
+
+    /// Forgets a cgroup that is gone.
+    fn disappeared(&self, fence: &Fence, id: u64) -> Result<(), FenceError> {
+        fence.unlabel(id)?;
+        fence.births().map_or(Ok(()), |births| births.forget(id))
     }
 
     /// Every labelled cgroup and the cgroups below them: id, folder, workload. The label deepest on the path holds.

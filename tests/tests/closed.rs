@@ -187,7 +187,12 @@ fn an_agent_that_cannot_start_says_why_and_opens_nothing() {
     assert!(fault.contains(&format!("port {} on the loopback is taken", bench.web.port)), "{fault}");
     bench.assert_closed();
 
-    fs::write(&bench.config, config).unwrap();
+    fs::write(&bench.config, config.replace("fence: {", "fence: {require: [teeth], ")).unwrap();
+    let fault = format!("{:#}", bench.restart().unwrap_err());
+    assert!(fault.contains("\"teeth\" is no layer; there are birth, create"), "{fault}");
+    bench.assert_closed();
+
+    fs::write(&bench.config, config.replace("fence: {", "fence: {require: [create, wall], ")).unwrap();
     bench.restart().unwrap();
     bench.assert_open();
 }

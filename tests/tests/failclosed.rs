@@ -53,8 +53,12 @@ impl Stage {
 
     /// The labelled one alone, so that the far host's count is its; `during` runs meanwhile.
     fn closed(&mut self, state: &str, during: impl FnOnce(&mut Stage)) {
+        self.closed_in("weir.run/app/hammer", state, during);
+    }
+
+    fn closed_in(&mut self, cgroup: &str, state: &str, during: impl FnOnce(&mut Stage)) {
         let before = self.far.packets().unwrap();
-        let hammer = Hammer::start(self, "weir.run/app/hammer", SECONDS);
+        let hammer = Hammer::start(self, cgroup, SECONDS);
         during(self);
         let (tried, through) = hammer.tally();
         let packets = self.far.packets().unwrap() - before;
@@ -73,8 +77,9 @@ impl Stage {
 #[test]
 fn nothing_leaves_a_labelled_workload_in_seven_states_of_a_broken_agent() {
     let lab = Lab::new("failclosed").unwrap();
-    let setup =
+    let mut setup =
         Setup::default().policy("classes.yaml", policies::CLASSES).policy("web.yaml", &policies::web(9));
+    setup.extra = "workloads: [{name: app}, {name: units, cgroup: \"units/pay*.service\"}]\n".into();
     // The agent's files are written by its first start; it is ended at once, and its fence lifted.
     let agent = Agent::start(&lab, &setup).unwrap();
     assert_eq!(agent.weir(&["detach"]).unwrap().code, 0);
@@ -89,6 +94,9 @@ fn nothing_leaves_a_labelled_workload_in_seven_states_of_a_broken_agent() {
 
     stage.restart();
     stage.closed("killed", |stage| stage.agent().server().kill());
+
+    // A service that starts anew while nobody lives to label it: its cgroup is another one, made this moment.
+    stage.closed_in("units/pay-2.service", "killed, new unit", |_| {});
 
     stage.restart();
     stage.closed("stopped", |stage| stage.agent().server().signal(libc::SIGSTOP));

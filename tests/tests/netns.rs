@@ -100,3 +100,32 @@ fn a_command_run_inside_a_namespace_is_served_from_its_first_connection() {
     server.kill().unwrap();
     server.wait().unwrap();
 }
+
+#[test]
+fn a_namespace_whose_loopback_is_down_stays_shut_and_is_named() {
+    let lab = Lab::new("lo-down").unwrap();
+    let agent = start(&lab);
+    let script = "for _ in 1 2 3; do curl -s -o /dev/null -w '%{http_code} ' --max-time 2 http://192.0.2.7:8080/; sleep 0.3; done";
+    let seen = agent.run(&["unshare", "--net", "sh", "-c", script]).unwrap();
+    assert_eq!(seen.out, "000 000 000 ", "{seen:?}");
+    until("the log names it", || fs::read_to_string(&agent.log).unwrap().contains("`lo` is down")).unwrap();
+    until("the namespace is left", || namespaces(&agent) == 0).unwrap();
+}
+
+#[test]
+fn namespaces_that_come_and_go_leave_nothing_behind() {
+    let lab = Lab::new("many-netns").unwrap();
+    let agent = start(&lab);
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
+    let once = |count: &str| {
+        let script = format!(
+            "for _ in $(seq {count}); do unshare --net sh -c 'ip link set lo up; curl -s --max-time 2 http://192.0.2.7:8080/'; done"
+        );
+        agent.run(&["sh", "-c", &script]).unwrap();
+        until("all namespaces are left", || namespaces(&agent) == 0).unwrap();
+    };
+    once("1");
+    let before = descriptors();
+    once("40");
+    until("the descriptors are back", || descriptors() <= before + 2).unwrap();
+}

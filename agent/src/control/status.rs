@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::Agent;
 use crate::coverage::Coverage;
+use crate::kernel;
 
 /// One moment of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,7 +71,7 @@ impl Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
             uptime_s: agent.started.elapsed().as_secs(),
-            layers: LAYERS
+            layers: kernel::LAYERS
                 .iter()
                 .filter(|layer| !agent.fence.missing_layers().contains(layer))
                 .map(|layer| (*layer).to_owned())
@@ -106,9 +107,6 @@ impl Status {
         }
     }
 }
-
-/// Layers in the order in which a connection meets them; names as `Fence::missing_layers` gives them.
-const LAYERS: &[&str] = &["create", "connect", "udp", "unix", "wall", "port guard"];
 
 /// Said aloud until something covers it; each is a row of THREATS.md.
 const NOT_COVERED: &[&str] = &[

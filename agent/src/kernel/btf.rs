@@ -1,4 +1,4 @@
-//! Byte offsets of two fields of `task_struct`, from the kernel's own BTF (Documentation/bpf/btf.rst).
+//! Byte offsets of fields of the kernel's structs, from its own BTF (Documentation/bpf/btf.rst).
 //! It refuses to assume a layout: kernels differ.
 
 use super::FenceError;
@@ -10,14 +10,55 @@ pub(super) struct TaskOffsets {
     pub(super) start_boottime: u32,
 }
 
-impl TaskOffsets {
-    pub(super) fn of_this_kernel() -> Result<Self, FenceError> {
-        let bytes =
-            std::fs::read("/sys/kernel/btf/vmlinux").map_err(|fault| FenceError::NoBtf(fault.to_string()))?;
-        let btf = Btf::parse(&bytes).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
-        btf.offsets()
-            .ok_or_else(|| FenceError::NoBtf("no task_struct with group_leader and start_boottime".into()))
-    }
+/// Where the programs find a cgroup's id, name and parent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CgroupOffsets {
+    /// In `cgroup`.
+    pub(super) kn: u32,
+    pub(super) root: u32,
+    /// In `cgroup_root`.
+    pub(super) hierarchy_id: u32,
+    /// In `kernfs_node`.
+    pub(super) id: u32,
+    pub(super) parent: u32,
+    pub(super) name: u32,
+}
+
+/// Both, in one reading. A kernel whose cgroups look otherwise only loses what needs them.
+pub(super) fn of_this_kernel() -> Result<(TaskOffsets, Option<CgroupOffsets>), FenceError> {
+    let bytes =
+        std::fs::read("/sys/kernel/btf/vmlinux").map_err(|fault| FenceError::NoBtf(fault.to_string()))?;
+    let btf = Btf::parse(&bytes).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
+    let names: [&[u8]; 4] = [b"task_struct", b"cgroup", b"cgroup_root", b"kernfs_node"];
+    let [task, cgroup, root, node] =
+        btf.structs(names).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
+    let task = || {
+        Some(TaskOffsets {
+            group_leader: btf.field(task?, b"group_leader")?,
+            start_boottime: btf.field(task?, b"start_boottime")?,
+        })
+    };
+    let cgroup = || {
+        Some(CgroupOffsets {
+            kn: btf.field(cgroup?, b"kn")?,
+            root: btf.field(cgroup?, b"root")?,
+            hierarchy_id: btf.field(root?, b"hierarchy_id")?,
+            id: btf.field(node?, b"id")?,
+            // Renamed in Linux 6.15.
+            parent: btf.field(node?, b"parent").or_else(|| btf.field(node?, b"__parent"))?,
+            name: btf.field(node?, b"name")?,
+        })
+    };
+    let task = task()
+        .ok_or_else(|| FenceError::NoBtf("no task_struct with group_leader and start_boottime".into()))?;
+    Ok((task, cgroup()))
+}
+
+/// The members of a struct.
+#[derive(Clone, Copy)]
+struct Members<'a> {
+    bytes: &'a [u8],
+    has_bitfields: bool,
 }
 
 struct Btf<'a> {
@@ -37,32 +78,32 @@ impl<'a> Btf<'a> {
         Some(Self { types: section(word(8)?, word(12)?)?, strings: section(word(16)?, word(20)?)? })
     }
 
-    fn offsets(&self) -> Option<TaskOffsets> {
+    /// The structs of these names, the first of each name; `None` in whole when the types cannot be walked.
+    fn structs<const N: usize>(&self, wanted: [&[u8]; N]) -> Option<[Option<Members<'a>>; N]> {
+        let mut found = [None; N];
         let mut rest = self.types;
         while let Some((head, after)) = rest.split_at_checked(12) {
             let name = u32::from_ne_bytes(*head.first_chunk()?);
             let word = u32::from_ne_bytes(*head.get(4..)?.first_chunk()?);
             let (kind, count, has_bitfields) = (word >> 24 & 0x1f, (word & 0xffff) as usize, word >> 31 == 1);
-            let (body, next) = after.split_at_checked(trailer(kind, count)?)?;
-            if kind == KIND_STRUCT && self.name(name) == Some(b"task_struct") {
-                let field = |wanted: &[u8]| self.field(body, wanted, has_bitfields);
-                return Some(TaskOffsets {
-                    group_leader: field(b"group_leader")?,
-                    start_boottime: field(b"start_boottime")?,
-                });
+            let (bytes, next) = after.split_at_checked(trailer(kind, count)?)?;
+            let place = (kind == KIND_STRUCT)
+                .then(|| wanted.iter().position(|wanted| self.name(name) == Some(wanted)));
+            if let Some(Some(place)) = place {
+                found[place].get_or_insert(Members { bytes, has_bitfields });
             }
             rest = next;
         }
-        None
+        Some(found)
     }
 
     /// Byte offset of a field among the members of a struct.
-    fn field(&self, members: &[u8], wanted: &[u8], has_bitfields: bool) -> Option<u32> {
-        let (members, _) = members.as_chunks::<12>();
-        members.iter().find_map(|[n0, n1, n2, n3, _, _, _, _, o0, o1, o2, o3]| {
+    fn field(&self, members: Members<'_>, wanted: &[u8]) -> Option<u32> {
+        let (each, _) = members.bytes.as_chunks::<12>();
+        each.iter().find_map(|[n0, n1, n2, n3, _, _, _, _, o0, o1, o2, o3]| {
             (self.name(u32::from_ne_bytes([*n0, *n1, *n2, *n3])) == Some(wanted)).then_some(())?;
             let bits = u32::from_ne_bytes([*o0, *o1, *o2, *o3]);
-            Some(if has_bitfields { bits & 0x00ff_ffff } else { bits } / 8)
+            Some(if members.has_bitfields { bits & 0x00ff_ffff } else { bits } / 8)
         })
     }
 
@@ -91,11 +132,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_kernel_has_both_fields() {
+    fn this_kernel_has_all_fields() {
         if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
             return;
         }
-        let offsets = TaskOffsets::of_this_kernel().unwrap();
+        let (offsets, cgroup) = of_this_kernel().unwrap();
+        assert!(cgroup.is_some_and(|cgroup| cgroup.kn > 0 && cgroup.root > 0), "{cgroup:?}");
         assert!(offsets.group_leader > 0 && offsets.start_boottime > 0, "{offsets:?}");
         assert!(offsets.group_leader < 16_384 && offsets.start_boottime < 16_384, "{offsets:?}");
     }

@@ -75,6 +75,16 @@ impl Tree {
         folder.strip_prefix(&self.root).ok().map(|path| path.to_string_lossy().into_owned())
     }
 
+    /// Returns when every cgroup whose making has begun can be seen: the kernel makes them one at a time, so it has
+    /// made all before one of ours.
+    ///
+    /// # Errors
+    /// Ours cannot be made.
+    pub(super) fn settle(&self) -> Result<(), FenceError> {
+        let own = self.make(&format!("weir.agent/{}-look", std::process::id()))?;
+        std::fs::remove_dir(&own).map_err(|source| FenceError::Cgroup { path: own, source })
+    }
+
     /// Folder of the cgroup with this id; `None` when it is gone.
     #[must_use]
     pub fn folder_of(&self, id: u64) -> Option<PathBuf> {

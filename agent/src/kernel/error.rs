@@ -25,6 +25,12 @@ pub enum FenceError {
         "this kernel ({release}) cannot hold the fence, it lacks {lacks}: boot Linux 5.15 or newer; `weir check` says more"
     )]
     Kernel { release: String, lacks: String },
+    #[error("fence.require: {0:?} is no layer; there are {layers}", layers = super::LAYERS.join(", "))]
+    UnknownLayer(String),
+    #[error(
+        "fence.require: this kernel has no layer {0:?}, so the agent does not start; `weir check` says what it needs"
+    )]
+    Required(String),
     #[error("kernel program {program}: {message}")]
     Program { program: String, message: String },
     #[error("kernel object: {0}")]

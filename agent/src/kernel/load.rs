@@ -6,9 +6,8 @@ use std::path::Path;
 
 use aya::programs::Program;
 
-use super::btf::TaskOffsets;
 use super::feature::Feature;
-use super::{FenceError, Tree, logs, sys, unix};
+use super::{FenceError, Tree, birth, btf, logs, sys, unix};
 
 /// Every program with its attach type (`enum bpf_attach_type`), in the order in which they attach: the wall first.
 const PROGRAMS: [(&str, u32); 14] = [
@@ -38,7 +37,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
-    let task = TaskOffsets::of_this_kernel()?;
+    let (task, cgroup) = btf::of_this_kernel()?;
     let set_retval = u32::from(Feature::Errno.is_there().unwrap_or(false));
     let level = logs::level();
     let mut loader = aya::EbpfLoader::new();
@@ -47,6 +46,10 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
         .override_global("TASK_GROUP_LEADER", &task.group_leader, true)
         .override_global("TASK_START_BOOTTIME", &task.start_boottime, true)
         .override_global("AYA_LOG_LEVEL", &level, true);
+    let cgroup = birth::globals(cgroup);
+    for (name, offset) in &cgroup {
+        loader.override_global(name, offset, true);
+    }
     for name in weir_ebpf::map::PINNED {
         loader.map_pin_path(name, folder.join(name));
     }
@@ -65,9 +68,13 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     Ok(object)
 }
 
-/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns
-/// whether the hook for unix sockets, which is optional, is among them.
-pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<bool, FenceError> {
+/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
+/// layers that this kernel does not have.
+pub(super) fn attach(
+    object: &mut aya::Ebpf,
+    folder: &Path,
+    tree: &Tree,
+) -> Result<Vec<&'static str>, FenceError> {
     let mut fresh = Vec::new();
     for (name, attach_type) in PROGRAMS {
         let fault = |source: std::io::Error| FenceError::Program {
@@ -89,11 +96,16 @@ pub(super) fn attach(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<b
             }
         }
     }
-    let unix = unix::attach(OBJECT, folder, tree);
-    if let Err(fault) = &unix {
-        tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
+    let mut missing = Vec::new();
+    if let Err(fault) = birth::attach(object, folder) {
+        tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
+        missing.push(birth::LAYER);
     }
-    Ok(unix.is_ok())
+    if let Err(fault) = unix::attach(OBJECT, folder, tree) {
+        tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
+        missing.push(Feature::Unix.layer());
+    }
+    Ok(missing)
 }
 
 /// True when a new link was made, false when a pinned one was taken over.
@@ -131,7 +143,7 @@ fn missing(name: &str) -> FenceError {
     FenceError::Object(format!("program {name} is missing or of another kind"))
 }
 
-fn chain(fault: &dyn std::error::Error) -> String {
+pub(super) fn chain(fault: &dyn std::error::Error) -> String {
     let mut text = fault.to_string();
     let mut next = fault.source();
     while let Some(cause) = next {

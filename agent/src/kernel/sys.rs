@@ -13,6 +13,7 @@ const BPF_PROG_LOAD: u32 = 5;
 const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
+const BPF_RAW_TRACEPOINT_OPEN: u32 = 17;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
 const BPF_LINK_DETACH: u32 = 34;
@@ -90,6 +91,13 @@ pub(super) fn link_create(
     unsafe { attr.call(BPF_LINK_CREATE).map(|fd| OwnedFd::from_raw_fd(fd)) }
 }
 
+/// Attaches a program to a tracepoint of the kernel, by a link.
+pub(super) fn raw_tracepoint_open(program: BorrowedFd<'_>, name: &std::ffi::CStr) -> io::Result<OwnedFd> {
+    let mut attr = Attr::new().u64(0, name.as_ptr().expose_provenance() as u64).fd(8, &program);
+    // SAFETY: the name ends with NUL and outlives the call; the kernel returns a new descriptor.
+    unsafe { attr.call(BPF_RAW_TRACEPOINT_OPEN).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
 /// Swaps the program of a link without a gap.
 pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = Attr::new().fd(0, &link).fd(4, &program);
@@ -97,11 +105,15 @@ pub(super) fn link_update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     unsafe { attr.call(BPF_LINK_UPDATE).map(drop) }
 }
 
-/// Takes a link's program off now; removing its pin alone lets the kernel do so when it finds the time.
+/// Takes a link's program off now; removing its pin alone lets the kernel do so when it finds the time, which is the
+/// only way for a link to a tracepoint.
 pub(super) fn link_detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = Attr::new().fd(0, &link);
     // SAFETY: no pointers.
-    unsafe { attr.call(BPF_LINK_DETACH).map(drop) }
+    match unsafe { attr.call(BPF_LINK_DETACH) } {
+        Err(fault) if fault.raw_os_error() != Some(libc::EOPNOTSUPP) => Err(fault),
+        _ => Ok(()),
+    }
 }
 
 /// Cgroup id a link is attached to; 0 after that cgroup was removed.

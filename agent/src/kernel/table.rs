@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use weir_ebpf::{
-    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, SocketName, Tuple, map, slot,
+    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName, Tuple, map,
+    slot,
 };
 
 use super::{FenceError, monotonic_ns, sys};
@@ -41,6 +42,10 @@ unsafe impl Plain for Origin {}
 unsafe impl Plain for Tuple {}
 // SAFETY: as above.
 unsafe impl Plain for Dialled {}
+// SAFETY: as above.
+unsafe impl Plain for Segment {}
+// SAFETY: as above.
+unsafe impl Plain for Place {}
 // SAFETY: as above.
 unsafe impl Plain for Failure {}
 
@@ -188,8 +193,11 @@ impl Pins {
         let mut cells = vec![0_u8; cpus * size_of::<u64>()];
         let mut counted = Vec::with_capacity(Counter::ALL.len());
         for (counter, name) in Counter::ALL {
-            sys::map_lookup(self.counters.as_fd(), bytes(&(counter as u32)), &mut cells)
-                .map_err(|source| FenceError::Map { map: map::COUNTERS, source })?;
+            let found = sys::map_lookup(self.counters.as_fd(), bytes(&(counter as u32)), &mut cells);
+            // The pin of an older agent lacks the newest counters.
+            if !found.map_err(|source| FenceError::Map { map: map::COUNTERS, source })? {
+                cells.fill(0);
+            }
             let (words, _) = cells.as_chunks::<8>();
             counted.push((name, words.iter().map(|word| u64::from_ne_bytes(*word)).sum()));
         }

@@ -17,6 +17,28 @@ impl Pattern {
         self.segments.iter().all(|pattern| found.next().is_some_and(|segment| fits(pattern, segment)))
             && found.next().is_none()
     }
+
+    /// May a path below this one match?
+    pub(super) fn continues(&self, path: &str) -> bool {
+        let mut patterns = self.segments.iter();
+        segments(path).all(|segment| patterns.next().is_some_and(|pattern| fits(pattern, segment)))
+            && patterns.next().is_some()
+    }
+
+    pub(super) fn segments(&self) -> &[String] {
+        &self.segments
+    }
+}
+
+/// Segments of a path.
+pub(super) fn depth(path: &str) -> usize {
+    segments(path).count()
+}
+
+impl std::fmt::Display for Pattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.segments.join("/"))
+    }
 }
 
 fn segments(path: &str) -> impl Iterator<Item = &str> {

@@ -1,5 +1,5 @@
-//! New cgroups, as they are made: inotify on every folder below the attach point. A lost event is answered by a walk
-//! over the whole tree. It refuses to forget: a cgroup that nobody reported is found by the next walk.
+//! New cgroups, as they are made: inotify on every folder below the attach point. The kernel programs label most of them
+//! themselves; this is the net below. A lost event is answered by a walk over the whole tree. It refuses to forget: a cgroup that nobody reported is found by the next walk.
 
 use std::collections::HashMap;
 use std::ffi::CStr;
@@ -52,6 +52,9 @@ impl Watch {
         let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
             .map_err(|errno| fault(errno.into()))?;
         let (end, open) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(|errno| fault(errno.into()))?;
+        for (pattern, why) in workloads.beyond_kernel() {
+            tracing::warn!(%pattern, why, "new cgroups of this pattern are labelled only while the agent lives");
+        }
         let mut watcher = Watcher { workloads, fence, events, end, folders: HashMap::new() };
         watcher.workloads.apply(&watcher.fence)?;
         watcher.add(&root);
@@ -147,7 +150,7 @@ impl Watcher {
     /// The kernel never gives an id again, but the map of labels has an end.
     fn disappeared(&mut self, number: i32) {
         let Some(gone) = self.folders.remove(&number) else { return };
-        if let Err(fault) = self.fence.unlabel(gone.id) {
+        if let Err(fault) = self.workloads.disappeared(&self.fence, gone.id) {
             tracing::warn!(%fault, cgroup = %gone.folder.display(), "the label of a removed cgroup stays");
         }
     }

@@ -84,7 +84,12 @@ impl Stage {
         let name = format!("weir-test-{}", std::process::id());
         let folder = std::env::temp_dir().join(&name);
         std::fs::create_dir_all(folder.join("s")).unwrap();
-        let settings = weir::config::Fence { attach: format!("/{name}"), bpffs: folder.join("bpf"), port: 0 };
+        let settings = weir::config::Fence {
+            attach: format!("/{name}"),
+            bpffs: folder.join("bpf"),
+            port: 0,
+            require: Vec::new(),
+        };
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut stage = Self {
@@ -373,10 +378,14 @@ impl Stage {
         drop(self.agent.take().unwrap().stop(&self.runtime));
     }
 
+    /// But for those to tracepoints, which are replaced.
     pub fn link_ids(&self) -> Vec<u32> {
         let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
         let mut ids: Vec<u32> = std::fs::read_dir(folder)
             .unwrap()
+            .filter(|entry| {
+                !["birth", "death"].iter().any(|name| entry.as_ref().unwrap().file_name() == *name)
+            })
             .filter_map(|entry| aya::programs::links::PinnedLink::from_pin(entry.unwrap().path()).ok())
             .filter_map(|link| aya::programs::links::FdLink::from(link).info().ok())
             .map(|found| found.id())

@@ -1,0 +1,164 @@
+//! Steering a fence that is up: whom it concerns, where it turns them, what it knows of those who came, what it counted.
+//! It refuses to hold state of its own: everything lies in the pinned maps.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple};
+
+use super::{FAILURE_KEPT, Fence, FenceError, Strangers, address, monotonic_ns, slot};
+
+impl Fence {
+    /// Turns the labelled connections of one network namespace to this listener.
+    ///
+    /// # Errors
+    /// The map is full or cannot be written.
+    pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
+        self.pins.listeners.insert(&netns, &listener)
+    }
+
+    /// Who serves this network namespace.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn listener(&self, netns: u64) -> Result<Option<Listener>, FenceError> {
+        self.pins.listeners.lookup(&netns)
+    }
+
+    /// Nobody serves this network namespace any more: its labelled connections are refused.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn unserve(&self, netns: u64) -> Result<(), FenceError> {
+        self.pins.listeners.remove(&netns)
+    }
+
+    /// Forgets the listeners of an agent that is dead, but for those in these network namespaces.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn forget_listeners_but(&self, served: &[u64]) -> Result<(), FenceError> {
+        for (netns, _) in self.pins.listeners.entries()? {
+            if !served.contains(&netns) {
+                self.unserve(netns)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// News of labelled processes in network namespaces without a listener. Call it within a tokio runtime, once.
+    ///
+    /// # Errors
+    /// It was called before.
+    pub fn strangers(&self) -> Result<Strangers, FenceError> {
+        let mut object = self.object.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Strangers::of(&mut object)
+    }
+
+    /// Labels the connections of a cgroup and its children.
+    ///
+    /// # Errors
+    /// The map is full or cannot be written.
+    pub fn label(&self, cgroup: u64, label: u64) -> Result<(), FenceError> {
+        self.pins.labels.insert(&cgroup, &label)
+    }
+
+    /// Replaces the labels whose workloads may not be called.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn uncalled(&self, labels: &[u64]) -> Result<(), FenceError> {
+        labels.iter().try_for_each(|label| self.pins.uncalled.insert(label, &1))?;
+        for (label, _) in self.pins.uncalled.entries()? {
+            if !labels.contains(&label) {
+                self.pins.uncalled.remove(&label)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a label away. The sockets that were born with it keep it.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn unlabel(&self, cgroup: u64) -> Result<(), FenceError> {
+        self.pins.labels.remove(&cgroup)
+    }
+
+    /// Labels in force: cgroup id → label. Their cgroups can be seen, unless they are gone.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn labels(&self) -> Result<HashMap<u64, u64>, FenceError> {
+        let labels = self.pins.labels.entries()?.into_iter().collect();
+        self.tree.settle()?;
+        Ok(labels)
+    }
+
+    /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn asker(&self, tuple: &Tuple) -> Result<Option<Origin>, FenceError> {
+        self.pins.questions.lookup(tuple)
+    }
+
+    /// The dial of `origin` failed with `errno`: for [`FAILURE_KEPT`] the hook answers so itself.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn dial_failed(&self, origin: &crate::listen::Origin, errno: i32) -> Result<(), FenceError> {
+        let dialled = Dialled {
+            label: origin.label,
+            netns: origin.netns,
+            address: address_as_dialled(origin),
+            port: u32::from(origin.destination.port()),
+            reserved: 0,
+        };
+        let until = monotonic_ns().saturating_add(FAILURE_KEPT.as_nanos() as u64);
+        let failure = Failure { until, errno: errno.unsigned_abs(), reserved: 0 };
+        self.pins.failures.insert(&dialled, &failure)
+    }
+
+    /// Everything the programs counted since the fence was first raised.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(&'static str, u64)>, FenceError> {
+        self.pins.counters()
+    }
+
+    /// How many handshakes of turned connections are under way.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn handshakes(&self) -> Result<u64, FenceError> {
+        Ok(self.pins.handshakes.entries()?.len() as u64)
+    }
+
+    /// Connections that agents have taken since the fence was raised, and the same written down.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn accepted(&self) -> Result<u64, FenceError> {
+        self.pins.state(slot::ACCEPTED)
+    }
+
+    /// # Errors
+    /// The map cannot be written.
+    pub fn set_accepted(&self, accepted: u64) -> Result<(), FenceError> {
+        self.pins.set_state(slot::ACCEPTED, accepted)
+    }
+
+    /// The record on an accepted socket; `None` when there is none.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn origin(&self, socket: &impl std::os::fd::AsRawFd) -> Result<Option<Origin>, FenceError> {
+        self.pins.origins.lookup(&socket.as_raw_fd())
+    }
+}
+
+fn address_as_dialled(origin: &crate::listen::Origin) -> weir_ebpf::Address {
+    address(SocketAddr::ip(&origin.destination))
+}
