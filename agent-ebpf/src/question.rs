@@ -6,12 +6,13 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
 use core::arch::asm;
-use core::ptr::read_volatile;
+use core::ptr::{addr_of, read_volatile};
 use weir_ebpf::{
     Address, Asked, Asker, Counter, DNS_NET, DNS_NET_MASK, DNS_PORT, DNS_SLOT_NS, DNS_SLOTS, Listener, Stamp,
     Tuple,
 };
 
+use crate::create::SOCK_DGRAM;
 use crate::maps::{self, LISTENERS, QUESTIONS, SHARES};
 use crate::peer::{self, Words};
 
@@ -134,6 +135,10 @@ pub fn publish(stamp: &Stamp, asker: &mut Asker, source: (Words, u16), end: (Wor
 #[cgroup_sock(sock_release)]
 pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the program's context, never null.
+    if unsafe { read_volatile(addr_of!((*ctx.sock).type_)) } != SOCK_DGRAM {
+        return 1;
+    }
+    // SAFETY: as above.
     if let (Some(stamp), Some(asker)) = unsafe { (maps::stamp(ctx.sock), maps::asker(ctx.sock)) } {
         for at in 0..DNS_SLOTS {
             retract(&mut asker.slots[at], stamp.label, stamp.origin.cookie);

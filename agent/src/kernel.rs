@@ -123,7 +123,8 @@ impl Fence {
         let attached = load::attach(&mut object, &folder, &tree)?;
         layers.extend(attached.iter().filter(|layer| !layers.contains(layer)).copied().collect::<Vec<_>>());
         require(&settings.require, &layers)?;
-        let births = if layers.contains(&birth::LAYER) { None } else { Some(Births::open(&folder)?) };
+        let births =
+            if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
         Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
     }

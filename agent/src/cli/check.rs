@@ -3,6 +3,7 @@
 //! feature is two instructions, attached nowhere and dropped at once.
 
 mod features;
+mod patterns;
 mod probe;
 mod units;
 
@@ -76,6 +77,7 @@ pub(crate) fn run(common: &Common, _: Args) -> anyhow::Result<ExitCode> {
         Ok(config) => {
             rows.push(Row::good("configuration", common.config.display().to_string()));
             rows.extend(probe::configured(&config));
+            rows.push(patterns::row(&config));
             rows.extend(units::rows(&config));
         }
         Err(fault) => rows.push(unusable(&fault)),

@@ -11,10 +11,7 @@ use aya::programs::Program;
 use weir_ebpf::{PATTERN_BANKS, PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, map};
 
 use super::btf::CgroupOffsets;
-use super::{FenceError, Table, load, sys};
-
-/// The layer's name in `weir status`.
-pub const LAYER: &str = "birth";
+use super::{Feature, FenceError, Table, load, sys};
 
 /// Programs with their tracepoints (include/trace/events/cgroup.h). Removal first: what is added must be removed.
 const PROGRAMS: [(&str, &CStr); 2] = [("death", c"cgroup_rmdir"), ("birth", c"cgroup_mkdir")];
@@ -37,8 +34,8 @@ pub(super) fn globals(offsets: Option<CgroupOffsets>) -> [(&'static str, u32); 6
 
 /// Loads both programs, then attaches each beside the one that an earlier agent pinned, and takes over its pin.
 pub(super) fn attach(object: &mut aya::Ebpf, folder: &Path) -> io::Result<()> {
-    if super::btf::of_this_kernel().map_err(io::Error::other)?.1.is_none() {
-        return Err(io::Error::other("the kernel's types (BTF) do not show its cgroups"));
+    if !Feature::Birth.is_there()? {
+        return Err(io::Error::other("the kernel has no tracepoints of cgroups, or no types that show them"));
     }
     for (name, _) in PROGRAMS {
         let Some(Program::RawTracePoint(program)) = object.program_mut(name) else {

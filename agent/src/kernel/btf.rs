@@ -24,14 +24,31 @@ pub(super) struct CgroupOffsets {
     pub(super) name: u32,
 }
 
-/// Both, in one reading. A kernel whose cgroups look otherwise only loses what needs them.
-pub(super) fn of_this_kernel() -> Result<(TaskOffsets, Option<CgroupOffsets>), FenceError> {
+type Offsets = (TaskOffsets, Option<CgroupOffsets>);
+
+/// Both. A kernel without the tracepoints of cgroups, or whose cgroups look otherwise, only loses what needs them.
+pub(super) fn of_this_kernel() -> Result<Offsets, FenceError> {
+    static FOUND: std::sync::OnceLock<Offsets> = std::sync::OnceLock::new();
+    match FOUND.get() {
+        Some(found) => Ok(*found),
+        None => read().map(|found| *FOUND.get_or_init(|| found)),
+    }
+}
+
+fn read() -> Result<Offsets, FenceError> {
     let bytes =
         std::fs::read("/sys/kernel/btf/vmlinux").map_err(|fault| FenceError::NoBtf(fault.to_string()))?;
     let btf = Btf::parse(&bytes).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
-    let names: [&[u8]; 4] = [b"task_struct", b"cgroup", b"cgroup_root", b"kernfs_node"];
-    let [task, cgroup, root, node] =
-        btf.structs(names).ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
+    let [task, cgroup, root, node, birth, death] = btf
+        .find([
+            (KIND_STRUCT, b"task_struct"),
+            (KIND_STRUCT, b"cgroup"),
+            (KIND_STRUCT, b"cgroup_root"),
+            (KIND_STRUCT, b"kernfs_node"),
+            (KIND_TYPEDEF, b"btf_trace_cgroup_mkdir"),
+            (KIND_TYPEDEF, b"btf_trace_cgroup_rmdir"),
+        ])
+        .ok_or_else(|| FenceError::NoBtf("not in BTF format".into()))?;
     let task = || {
         Some(TaskOffsets {
             group_leader: btf.field(task?, b"group_leader")?,
@@ -39,6 +56,7 @@ pub(super) fn of_this_kernel() -> Result<(TaskOffsets, Option<CgroupOffsets>), F
         })
     };
     let cgroup = || {
+        birth.and(death)?;
         Some(CgroupOffsets {
             kn: btf.field(cgroup?, b"kn")?,
             root: btf.field(cgroup?, b"root")?,
@@ -54,7 +72,7 @@ pub(super) fn of_this_kernel() -> Result<(TaskOffsets, Option<CgroupOffsets>), F
     Ok((task, cgroup()))
 }
 
-/// The members of a struct.
+/// The members of a struct; of other types, nothing.
 #[derive(Clone, Copy)]
 struct Members<'a> {
     bytes: &'a [u8],
@@ -78,8 +96,8 @@ impl<'a> Btf<'a> {
         Some(Self { types: section(word(8)?, word(12)?)?, strings: section(word(16)?, word(20)?)? })
     }
 
-    /// The structs of these names, the first of each name; `None` in whole when the types cannot be walked.
-    fn structs<const N: usize>(&self, wanted: [&[u8]; N]) -> Option<[Option<Members<'a>>; N]> {
+    /// The types of these kinds and names, the first of each; `None` in whole when the types cannot be walked.
+    fn find<const N: usize>(&self, wanted: [(u32, &[u8]); N]) -> Option<[Option<Members<'a>>; N]> {
         let mut found = [None; N];
         let mut rest = self.types;
         while let Some((head, after)) = rest.split_at_checked(12) {
@@ -87,9 +105,9 @@ impl<'a> Btf<'a> {
             let word = u32::from_ne_bytes(*head.get(4..)?.first_chunk()?);
             let (kind, count, has_bitfields) = (word >> 24 & 0x1f, (word & 0xffff) as usize, word >> 31 == 1);
             let (bytes, next) = after.split_at_checked(trailer(kind, count)?)?;
-            let place = (kind == KIND_STRUCT)
-                .then(|| wanted.iter().position(|wanted| self.name(name) == Some(wanted)));
-            if let Some(Some(place)) = place {
+            let is_wanted =
+                |(its_kind, its_name): &(u32, &[u8])| *its_kind == kind && self.name(name) == Some(*its_name);
+            if let Some(place) = wanted.iter().position(is_wanted) {
                 found[place].get_or_insert(Members { bytes, has_bitfields });
             }
             rest = next;
@@ -113,6 +131,7 @@ impl<'a> Btf<'a> {
 }
 
 const KIND_STRUCT: u32 = 4;
+const KIND_TYPEDEF: u32 = 8;
 
 /// Bytes after the common 12, by kind.
 fn trailer(kind: u32, count: usize) -> Option<usize> {

@@ -16,6 +16,8 @@ use super::{FenceError, diag, sys};
 pub enum Feature {
     /// The network namespace of a connection, in all hooks and for sockets (Linux 5.15). Without it there is no fence.
     NetnsCookie,
+    /// Tracepoints of cgroups that a program may follow, and types that show how (`CONFIG_TRACEPOINTS`, BTF).
+    Birth,
     /// Refusals with an error of their own (Linux 5.18).
     Errno,
     /// A hook for `connect` of unix sockets (Linux 6.7).
@@ -27,14 +29,21 @@ pub enum Feature {
 }
 
 impl Feature {
-    pub const ALL: [Feature; 5] =
-        [Feature::NetnsCookie, Feature::Errno, Feature::Unix, Feature::Preorder, Feature::Destroy];
+    pub const ALL: [Feature; 6] = [
+        Feature::NetnsCookie,
+        Feature::Birth,
+        Feature::Errno,
+        Feature::Unix,
+        Feature::Preorder,
+        Feature::Destroy,
+    ];
 
     /// As `weir status` names the layer that is missing without it.
     #[must_use]
     pub fn layer(self) -> &'static str {
         match self {
             Feature::NetnsCookie => "netns",
+            Feature::Birth => "birth",
             Feature::Errno => "errno",
             Feature::Unix => "unix",
             Feature::Preorder => "preorder",
@@ -47,6 +56,7 @@ impl Feature {
     pub fn text(self) -> &'static str {
         match self {
             Feature::NetnsCookie => "network namespaces in socket hooks",
+            Feature::Birth => "labels of new cgroups",
             Feature::Errno => "errors of refusals",
             Feature::Unix => "unix sockets",
             Feature::Preorder => "order of hooks",
@@ -69,6 +79,10 @@ impl Feature {
             Feature::NetnsCookie => {
                 Ok(has_cookie_option()?
                     && offers(ProgramType::SockOps, BpfHelper::BPF_FUNC_get_netns_cookie)?)
+            }
+            Feature::Birth => {
+                let shown = super::btf::of_this_kernel().is_ok_and(|(_, cgroup)| cgroup.is_some());
+                Ok(shown && is_known(load(RAW_TRACEPOINT, 0))?)
             }
             Feature::Errno => offers(ProgramType::CgroupSockAddr, BpfHelper::BPF_FUNC_set_retval),
             Feature::Unix => is_known(load(CGROUP_SOCK_ADDR, UNIX_CONNECT)),
@@ -135,6 +149,8 @@ fn is_known<T>(loaded: io::Result<T>) -> io::Result<bool> {
     }
 }
 
+/// `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+const RAW_TRACEPOINT: u32 = 17;
 /// `BPF_PROG_TYPE_CGROUP_SKB`.
 const CGROUP_SKB: u32 = 8;
 

@@ -99,7 +99,7 @@ pub(super) fn attach(
     let mut missing = Vec::new();
     if let Err(fault) = birth::attach(object, folder) {
         tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
-        missing.push(birth::LAYER);
+        missing.push(Feature::Birth.layer());
     }
     if let Err(fault) = unix::attach(OBJECT, folder, tree) {
         tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");

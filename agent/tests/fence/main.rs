@@ -1,6 +1,7 @@
 //! The fence against real sockets: every way out of a labelled cgroup, each beside an unlabelled one that succeeds.
 //! It attaches at a cgroup of its own with a bpffs of its own, never at the host's root. Needs root.
 
+mod births;
 mod probe;
 mod stage;
 
@@ -21,10 +22,12 @@ fn main() {
     if !stage.lacks.is_empty() {
         println!("  (this kernel lacks: {})", stage.lacks.join(", "));
     }
-    let acts: [fn(&mut Stage); 10] = [
+    let acts: [fn(&mut Stage); 12] = [
         redirects,
         origins,
         units,
+        births::live,
+        births::dead,
         runs,
         ways_round,
         datagrams,
@@ -279,7 +282,7 @@ fn guards(stage: &mut Stage) {
     let other = stage.unix_server("s/other.sock");
     let plain = stage.plain(&["unix", &path]);
     check("unix: unlabelled reaches PostgreSQL's socket", plain == "ok", &plain);
-    if stage.has_unix_hook() {
+    if stage.has("unix") {
         let seen = stage.labelled(&["unix", &path]);
         check("unix: labelled is refused PostgreSQL's socket", seen == "EPERM", &seen);
         let seen = stage.labelled(&["unix", &other]);

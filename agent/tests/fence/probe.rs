@@ -71,6 +71,7 @@ impl Act {
                 self.enter();
                 Ok(())
             }),
+            "newborn-tcp" => self.newborn(rest),
             "own-netns-tcp" => {
                 // SAFETY: a plain system call.
                 assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
@@ -155,6 +156,23 @@ impl Act {
             stream.write_all(b"!")?;
         }
         Ok("ok".into())
+    }
+
+    /// Makes a cgroup below its own, enters it, and connects at once; so many times. What it saw, when always the same.
+    fn newborn(&self, rest: &[String]) -> std::io::Result<String> {
+        let [_, folder, count] = rest else { panic!("newborn-tcp ADDRESS FOLDER COUNT") };
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..count.parse().expect("a number") {
+            std::fs::create_dir(folder)?;
+            std::fs::write(format!("{folder}/cgroup.procs"), "0")?;
+            let socket = TcpStream::connect(self.address());
+            self.enter();
+            std::fs::remove_dir(folder)?;
+            let said = socket.and_then(|socket| hear(&socket)).unwrap_or_else(|fault| name(&fault));
+            let workload = said.split(' ').find(|word| word.starts_with("workload=")).unwrap_or_default();
+            seen.insert(format!("{} {workload}", said.split(' ').next().unwrap_or_default()));
+        }
+        Ok(seen.into_iter().collect::<Vec<_>>().join(" and "))
     }
 
     /// Connects, waits until the stage has labelled the cgroup, and sends.

@@ -75,6 +75,8 @@ audit: {dir: /nowhere}
 workloads:
   - {name: payments, cgroup: labelled, owner: alice@acme.example}
   - {name: units, cgroup: \"units/pay*.service\", class: ci}
+  - {name: nested, cgroup: \"a*/b*.service\"}
+  - {name: stars, cgroup: \"units/x*y*z\"}
   - {name: runs}
 people: [{user: bob@acme.example, uids: [1000], groups: [dba]}]
 ";
@@ -337,8 +339,8 @@ impl Stage {
         check("every turned connection was handed over", turned == handed, &format!("{turned} != {handed}"));
     }
 
-    pub fn has_unix_hook(&self) -> bool {
-        !self.lacks.contains(&"unix")
+    pub fn has(&self, layer: &str) -> bool {
+        !self.lacks.contains(&layer)
     }
 
     /// What a refused task sees: EPERM for everything where the kernel lets hooks choose no error.
@@ -410,7 +412,15 @@ impl Stage {
         &self.agent.as_ref().unwrap().fence
     }
 
-    fn root(&self) -> PathBuf {
+    pub fn settings(&self) -> &weir::config::Fence {
+        &self.settings
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn root(&self) -> PathBuf {
         cgroup::Tree::open(&self.settings.attach).unwrap().root().to_owned()
     }
 }

@@ -27,6 +27,12 @@ fn facts(feature: Feature) -> (&'static str, &'static str, &'static str, &'stati
             "the fence: the agent does not start",
             "boot Linux 5.15 or newer",
         ),
+        Feature::Birth => (
+            "kernel: labels of new cgroups",
+            "no tracepoints of cgroups, or no types that show them",
+            "a restarted service is labelled a moment late, and not at all while the agent is dead: it goes direct",
+            "use a kernel built with CONFIG_TRACEPOINTS, CONFIG_BPF_EVENTS and CONFIG_DEBUG_INFO_BTF",
+        ),
         Feature::Errno => (
             "kernel: errors of refusals",
             "the kernel refuses with EPERM alone (Linux 5.18 lets hooks choose)",
