@@ -249,8 +249,8 @@ fn questions(stage: &mut Stage) {
     check("two sockets on one port: the second is not heard", seen == "1 answers", &seen);
     check("and counted", stage.counter("lost") > before, "the counter stands");
     let four = ["192.0.2.1:53", "192.0.2.2:53", "192.0.2.3:53", "192.0.2.4:53"];
-    let (greedy, others) =
-        stage.labelled_meanwhile(&[&["dns-greedy"][..], &four[..]].concat(), &["dns-send", "192.0.2.9:53"]);
+    let (greedy, others) = stage
+        .labelled_meanwhile(&[&["dns-greedy"][..], &four[..]].concat(), &["dns-patient", "192.0.2.9:53"]);
     check("a label has a share of askers", greedy == "EPERM after 4096", &greedy);
     check("and others have theirs meanwhile", others.contains("workload=units "), &others);
     let seen = stage.labelled(&["dns-send", "192.0.2.9:53"]);

@@ -103,6 +103,7 @@ impl Act {
             }
             "dns-shared" => self.shared(),
             "dns-many" => self.many_questions(rest[1].parse().expect("a number")),
+            "dns-patient" => ask_patiently(self.address()),
             "dns-greedy" => self.greedy(rest),
             "dns-bind-any" => {
                 open_files(16_384)?;
@@ -284,6 +285,19 @@ fn ask(socket: &UdpSocket, servers: &[SocketAddr]) -> std::io::Result<String> {
         said.push_str(&format!("{} from={from} ", String::from_utf8_lossy(&buffer[..count])));
     }
     Ok(said)
+}
+
+/// Asks again, as resolvers do, where the queue before it is long or full.
+fn ask_patiently(server: SocketAddr) -> std::io::Result<String> {
+    let asked = || ask(&local_udp(server)?, &[server]);
+    let mut last = asked();
+    for _ in 0..10 {
+        if !matches!(&last, Err(fault) if fault.kind() == std::io::ErrorKind::WouldBlock) {
+            break;
+        }
+        last = asked();
+    }
+    last
 }
 
 fn ask_connected(server: SocketAddr) -> std::io::Result<String> {
