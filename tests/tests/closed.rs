@@ -10,7 +10,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use weir_tests::agent::weir;
 use weir_tests::nameserver::ASK;
 use weir_tests::postgres::{Options, PASSWORD};
-use weir_tests::process::until;
+use weir_tests::process::{Server, until};
 use weir_tests::{Agent, Lab, Nameserver, Postgres, Setup, Web, policies};
 
 /// For each line on standard input: connects, and prints errno.
@@ -393,13 +393,9 @@ fn an_agent_out_of_descriptors_refuses_the_next_and_goes_on() {
     bench.agent = None;
     // Room for about a hundred connections beside what the agent keeps for itself.
     let limit = format!("--nofile={}", 256 + 200);
-    let mut child = Command::new("prlimit")
-        .args([&limit, "--"])
-        .arg(weir().unwrap())
-        .args(["agent", "--config"])
-        .arg(&bench.config)
-        .spawn()
-        .unwrap();
+    let mut command = Command::new("prlimit");
+    command.args([&limit, "--"]).arg(weir().unwrap()).args(["agent", "--config"]).arg(&bench.config);
+    let mut server = Server::start(&mut command, &bench.lab.dir().join("crowd.log")).unwrap();
     let config = bench.config.clone();
     let asked = |words: &[&str]| {
         let mut command = Command::new(weir().unwrap());
@@ -431,7 +427,6 @@ fn an_agent_out_of_descriptors_refuses_the_next_and_goes_on() {
         rows.out.contains("\"n\":40")
     })
     .unwrap();
-    // SAFETY: a plain system call on a child that is not reaped yet.
-    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
-    assert!(child.wait().unwrap().success());
+    server.signal(libc::SIGTERM);
+    assert!(server.wait().unwrap().success());
 }
