@@ -31,6 +31,10 @@ pub mod map {
     pub const SHARES: &str = "SHARES";
     /// Start of a unix socket's base name ([`crate::SocketName`]) → 1: refused to labelled tasks.
     pub const SOCKET_NAMES: &str = "SOCKET_NAMES";
+    /// Label (`u64`) → 1: workloads that may connect to the unix sockets of `SOCKET_PATHS` and no others.
+    pub const BOXED: &str = "BOXED";
+    /// [`crate::SocketPath`] → 1.
+    pub const SOCKET_PATHS: &str = "SOCKET_PATHS";
     /// Parts of the workloads' cgroup patterns ([`crate::Segment`]), indexed by [`crate::Place::segment`].
     pub const PATTERNS: &str = "PATTERNS";
     /// Cgroup id (`u64`) → [`crate::Place`]: what may be labelled below this cgroup.
@@ -41,7 +45,7 @@ pub mod map {
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 15] = [
+    pub const PINNED: [&str; 17] = [
         STATE,
         LABELS,
         UNCALLED,
@@ -54,6 +58,8 @@ pub mod map {
         QUESTIONS,
         SHARES,
         SOCKET_NAMES,
+        BOXED,
+        SOCKET_PATHS,
         COUNTERS,
         PATTERNS,
         PLACES,
@@ -103,6 +109,11 @@ pub const NAME_BYTES: usize = 255;
 
 /// Stands for the kernel function `bpf_cast_to_kern_ctx` in the program `connect_unix`; the agent puts its id there.
 pub const CAST_TO_KERN_CTX: u32 = 0x0bad_ca11;
+
+/// Longest path of a unix socket that can be allowed (`sun_path` less its NUL, unix(7)).
+pub const SOCKET_PATH_BYTES: usize = 107;
+/// A label, and the path of a unix socket as it is dialled, with zeros after it.
+pub type SocketPath = [u64; 15];
 
 /// An IPv4 address (as `::ffff:a.b.c.d`) or IPv6 address in network order.
 pub type Address = [u8; 16];

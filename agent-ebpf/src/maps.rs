@@ -8,7 +8,7 @@ use aya_ebpf::macros::{btf_map, map};
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use weir_ebpf::{
     Asker, Counter, Dialled, Failure, Listener, NAME_BYTES, Origin, PART_WORDS, PATTERN_BANKS, PATTERN_COUNT,
-    PATTERN_SEGMENTS, Place, Segment, SocketName, Stamp, Tuple, slot,
+    PATTERN_SEGMENTS, Place, Segment, SocketName, SocketPath, Stamp, Tuple, slot,
 };
 
 #[map]
@@ -39,6 +39,10 @@ pub static QUESTIONS: HashMap<Tuple, Origin> = HashMap::with_max_entries(65_536,
 pub static SHARES: HashMap<u64, u64> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
 #[map]
 pub static SOCKET_NAMES: HashMap<SocketName, u8> = HashMap::with_max_entries(64, BPF_F_NO_PREALLOC);
+#[map]
+pub static BOXED: HashMap<u64, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
+#[map]
+pub static SOCKET_PATHS: HashMap<SocketPath, u8> = HashMap::with_max_entries(4_096, BPF_F_NO_PREALLOC);
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::ALL.len() as u32, 0);
 

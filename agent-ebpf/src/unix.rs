@@ -1,5 +1,6 @@
-//! Local sockets that lead past the fence: a labelled task may not connect to a database's unix socket by its name.
-//! It refuses names, not files: a symlink of another name is not seen here (a BPF LSM would see the file itself).
+//! Local sockets that lead past the fence: a labelled task may not connect to a database's unix socket by its name; where
+//! its workload lists paths, to those and no others. It refuses names, not files: a symlink or a mount of another name is
+//! not seen here (a BPF LSM would see the file itself).
 //!
 //! The agent loads this program by itself (kernel 6.7), since its attach type is newer than the loader library; it may
 //! use pinned maps only, and no function that is not inlined.
@@ -10,10 +11,10 @@ use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, read_volatile, write_volatile};
-use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName};
+use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName, SocketPath};
 
 use crate::label;
-use crate::maps::{self, SOCKET_NAMES};
+use crate::maps::{self, BOXED, SOCKET_NAMES, SOCKET_PATHS};
 
 /// `sun_path` (unix(7)).
 const PATH_BYTES: usize = 108;
@@ -35,7 +36,11 @@ struct KernContext {
 // Its section only says which kind of program it is; the agent gives the attach type.
 #[cgroup_sock_addr(connect4)]
 pub fn connect_unix(ctx: SockAddrContext) -> i32 {
-    if label::is_agent() || label::of_task() == label::NONE || !is_refused(&ctx) {
+    if label::is_agent() {
+        return 1;
+    }
+    let label = label::of_task();
+    if label == label::NONE || !is_refused(&ctx, label) {
         return 1;
     }
     maps::count(Counter::Unix);
@@ -43,14 +48,17 @@ pub fn connect_unix(ctx: SockAddrContext) -> i32 {
 }
 
 #[inline(always)]
-fn is_refused(ctx: &SockAddrContext) -> bool {
-    let mut path = MaybeUninit::<[u64; PATH_WORDS]>::uninit();
-    let words = path.as_mut_ptr().cast::<u64>();
-    for word in 0..PATH_WORDS {
-        // SAFETY: within `path`. Volatile, since a call to memset would be a function that is not inlined.
+fn is_refused(ctx: &SockAddrContext, label: u64) -> bool {
+    let mut key = MaybeUninit::<[u64; 1 + PATH_WORDS]>::uninit();
+    let words = key.as_mut_ptr().cast::<u64>();
+    // SAFETY: within `key`. Volatile, since a call to memset would be a function that is not inlined.
+    unsafe { write_volatile(words, label) };
+    for word in 1..=PATH_WORDS {
+        // SAFETY: as above.
         unsafe { write_volatile(words.add(word), 0) };
     }
-    let path = words.cast::<u8>();
+    // SAFETY: within `key`.
+    let path = unsafe { words.add(1) }.cast::<u8>();
     // SAFETY: a kernel function by a number that the agent replaces with its BTF id before loading; the verifier
     // checks both loads, and that the copy stays within `path`.
     let unreadable = unsafe {
@@ -65,6 +73,12 @@ fn is_refused(ctx: &SockAddrContext) -> bool {
     };
     if unreadable {
         return true;
+    }
+    // SAFETY: of the maps only presence is read; the key is the label and the path before it, all written.
+    unsafe {
+        if BOXED.get(label).is_some() {
+            return SOCKET_PATHS.get(&*words.cast::<SocketPath>()).is_none();
+        }
     }
     let mut start = 0;
     // From the end, so that the verifier leaves the loop with one known place; the rest of `path` is zero.

@@ -53,6 +53,9 @@ pub struct Workload {
     /// What its rows carry as `identity_class`.
     #[serde(default)]
     pub class: IdentityClass,
+    /// Unix sockets that it may connect to, by the path that it dials; absent: all but PostgreSQL's.
+    #[serde(default)]
+    pub unix: Option<Vec<PathBuf>>,
     /// May others open connections to it? Answers on them are not read.
     #[serde(default)]
     pub inbound: Inbound,

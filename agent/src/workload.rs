@@ -98,6 +98,12 @@ impl Workloads {
             let folder = fence.tree().make(&run_cgroup(&workload.name))?;
             cgroup::sweep(&folder);
         }
+        let boxed: Vec<_> = self
+            .by_label
+            .iter()
+            .filter_map(|(label, workload)| Some((*label, workload.name.as_str(), workload.unix.as_deref()?)))
+            .collect();
+        fence.boxed(&boxed)?;
         let closed = self.by_label.iter().filter(|(_, workload)| workload.inbound == Inbound::Deny);
         fence.uncalled(&closed.map(|(label, _)| *label).collect::<Vec<_>>())?;
         // Before the walk: what the kernel labels meanwhile is not ours to judge.

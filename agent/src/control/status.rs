@@ -112,7 +112,7 @@ impl Status {
 const NOT_COVERED: &[&str] = &[
     "AF_PACKET, AF_VSOCK and other families in units of your own: RestrictAddressFamilies= (weir run does it)",
     "connected sockets passed in from unlabelled processes, until the sweep finds them (1 s)",
-    "unix sockets other than PostgreSQL's",
+    "unix sockets other than PostgreSQL's, unless the workload lists those it may reach",
     "names looked up through local services (resolved's and nscd's sockets); data in names, below the rate of look-ups",
     "being called: answers on connections that came from outside, unless the workload has inbound: deny",
 ];

@@ -25,6 +25,12 @@ pub enum FenceError {
         "this kernel ({release}) cannot hold the fence, it lacks {lacks}: boot Linux 5.15 or newer; `weir check` says more"
     )]
     Kernel { release: String, lacks: String },
+    #[error("workload {workload}: unix socket {path:?}: write a path of 1 to {most} bytes", most = weir_ebpf::SOCKET_PATH_BYTES)]
+    SocketPath { workload: String, path: PathBuf },
+    #[error(
+        "workload {0:?} lists unix sockets, which this kernel cannot hold it to: boot Linux 6.7 or newer, or take `unix` away"
+    )]
+    NoUnix(String),
     #[error("fence.require: {0:?} is no layer; there are {layers}", layers = super::LAYERS.join(", "))]
     UnknownLayer(String),
     #[error(

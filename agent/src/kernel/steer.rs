@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
-use weir_ebpf::{Dialled, Failure, Listener, Origin, Tuple};
+use weir_ebpf::{Dialled, Failure, Listener, Origin, SOCKET_PATH_BYTES, SocketPath, Tuple};
 
-use super::{FAILURE_KEPT, Fence, FenceError, Strangers, address, monotonic_ns, slot};
+use super::{FAILURE_KEPT, Feature, Fence, FenceError, Strangers, address, monotonic_ns, slot};
 
 impl Fence {
     /// Turns the labelled connections of one network namespace to this listener.
@@ -72,6 +74,37 @@ impl Fence {
         for (label, _) in self.pins.uncalled.entries()? {
             if !labels.contains(&label) {
                 self.pins.uncalled.remove(&label)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the unix sockets that some workloads are held to: label, name and paths of each.
+    ///
+    /// # Errors
+    /// A path that fits no socket; a kernel without this hook, when there is anything to hold; a map that is full.
+    pub fn boxed(&self, workloads: &[(u64, &str, &[PathBuf])]) -> Result<(), FenceError> {
+        let mut keys = Vec::new();
+        for (label, name, paths) in workloads {
+            if self.missing_layers().contains(&Feature::Unix.layer()) {
+                return Err(FenceError::NoUnix((*name).to_owned()));
+            }
+            for path in *paths {
+                let fault = || FenceError::SocketPath { workload: (*name).to_owned(), path: path.clone() };
+                keys.push(socket_path(*label, path).ok_or_else(fault)?);
+            }
+        }
+        // What is allowed first: nobody is held to an empty list in between.
+        keys.iter().try_for_each(|key| self.pins.socket_paths.insert(key, &1))?;
+        workloads.iter().try_for_each(|(label, ..)| self.pins.boxed.insert(label, &1))?;
+        for (label, _) in self.pins.boxed.entries()? {
+            if !workloads.iter().any(|(boxed, ..)| *boxed == label) {
+                self.pins.boxed.remove(&label)?;
+            }
+        }
+        for (key, _) in self.pins.socket_paths.entries()? {
+            if !keys.contains(&key) {
+                self.pins.socket_paths.remove(&key)?;
             }
         }
         Ok(())
@@ -161,4 +194,21 @@ impl Fence {
 
 fn address_as_dialled(origin: &crate::listen::Origin) -> weir_ebpf::Address {
     address(SocketAddr::ip(&origin.destination))
+}
+
+/// As the kernel program writes it: the label, and the path with zeros after it.
+fn socket_path(label: u64, path: &Path) -> Option<SocketPath> {
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > SOCKET_PATH_BYTES || bytes.contains(&0) {
+        return None;
+    }
+    let mut key: SocketPath = [0; 15];
+    let (first, words) = key.split_first_mut()?;
+    *first = label;
+    for (word, part) in words.iter_mut().zip(bytes.chunks(8)) {
+        let mut whole = [0; 8];
+        whole[..part.len()].copy_from_slice(part);
+        *word = u64::from_ne_bytes(whole);
+    }
+    Some(key)
 }

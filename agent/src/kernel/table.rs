@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use weir_ebpf::{
-    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName, Tuple, map,
-    slot,
+    Counter, Dialled, Failure, HEARTBEAT_STALE_NS, Listener, Origin, Place, Segment, SocketName, SocketPath,
+    Tuple, map, slot,
 };
 
 use super::{FenceError, monotonic_ns, sys};
@@ -34,6 +34,8 @@ unsafe impl Plain for u32 {}
 unsafe impl Plain for u64 {}
 // SAFETY: as above.
 unsafe impl<const N: usize> Plain for [u8; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Plain for [u64; N] {}
 // SAFETY: as above.
 unsafe impl Plain for Listener {}
 // SAFETY: as above.
@@ -132,6 +134,8 @@ pub struct Pins {
     pub failures: Table<Dialled, Failure>,
     pub questions: Table<Tuple, Origin>,
     pub socket_names: Table<SocketName, u8>,
+    pub boxed: Table<u64, u8>,
+    pub socket_paths: Table<SocketPath, u8>,
     counters: OwnedFd,
 }
 
@@ -157,6 +161,8 @@ impl Pins {
             failures: Table::open(folder, map::FAILURES)?,
             questions: Table::open(folder, map::QUESTIONS)?,
             socket_names: Table::open(folder, map::SOCKET_NAMES)?,
+            boxed: Table::open(folder, map::BOXED)?,
+            socket_paths: Table::open(folder, map::SOCKET_PATHS)?,
             counters,
         })
     }
