@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use weir::kernel::{Fence, Pins, Table, bpffs, cgroup};
 use weir::workload::Workloads;
@@ -35,6 +36,37 @@ pub fn live(stage: &mut Stage) {
         let seen = newborn(stage, other, SOME);
         check(&format!("nested patterns do not fit {other}"), seen == "direct ", &seen);
     }
+    walks_meanwhile(stage);
+}
+
+/// A walk over the whole tree removes labels that no longer hold, while others make cgroups.
+fn walks_meanwhile(stage: &Stage) {
+    let workloads = Workloads::new(&weir::config::Config::load(&stage.config()).unwrap()).unwrap();
+    let (root, pins) = (stage.root(), Pins::open(&pins(stage)).unwrap());
+    let (over, lost) = (AtomicBool::new(false), AtomicU32::new(0));
+    let born = std::thread::scope(|threads| {
+        let makes = threads.spawn(|| {
+            let mut born = 0_u32;
+            while !over.load(Ordering::Relaxed) {
+                let folder = root.join(format!("units/pay-{born}-meanwhile.service"));
+                std::fs::create_dir(&folder).unwrap();
+                let id = cgroup::id(&folder).unwrap();
+                // For about as long as a walk takes.
+                for _ in 0..50 {
+                    let is_there = pins.labels.lookup(&id).unwrap().is_some();
+                    lost.fetch_add(u32::from(!is_there), Ordering::Relaxed);
+                }
+                std::fs::remove_dir(&folder).unwrap();
+                born += 1;
+            }
+            born
+        });
+        (0..300).for_each(|_| workloads.apply(stage.fence()).unwrap());
+        over.store(true, Ordering::Relaxed);
+        makes.join().unwrap()
+    });
+    let lost = lost.into_inner();
+    check("no walk takes a new cgroup's label away", lost == 0 && born > 100, &format!("{lost} of {born}"));
 }
 
 pub fn dead(stage: &mut Stage) {

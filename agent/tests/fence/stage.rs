@@ -143,7 +143,7 @@ impl Stage {
         self.agent = Some(Agent { fence, watch, beat, serve });
     }
 
-    fn config(&self) -> PathBuf {
+    pub fn config(&self) -> PathBuf {
         let path = self.folder.join("weir.yaml");
         let fence = format!(
             "fence: {{attach: {}, bpffs: {}}}\ntls: {{dir: {}}}\n",
@@ -416,7 +416,7 @@ impl Stage {
         println!("fence: all checks passed");
     }
 
-    fn fence(&self) -> &Fence {
+    pub fn fence(&self) -> &Fence {
         &self.agent.as_ref().unwrap().fence
     }
 
