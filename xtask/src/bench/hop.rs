@@ -10,7 +10,7 @@ use super::Wish;
 use super::report::{Goal, Report};
 
 /// More than one process's descriptors, and twice the ports of one address.
-const CONNECTIONS: &str = "60000";
+const CONNECTIONS: u64 = 60_000;
 
 pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
     let rounds = (0..wish.rounds).map(|_| measure()).collect::<Result<Vec<Value>>>()?;
@@ -31,13 +31,15 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
 
 fn measure() -> Result<Value> {
     let mut harness = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    harness.args(["test", "--quiet", "--package", "weir", "--test", "fence"]).env("WEIR_HOP", CONNECTIONS);
+    harness
+        .args(["test", "--quiet", "--package", "weir", "--test", "fence"])
+        .env("WEIR_HOP", CONNECTIONS.to_string());
     let output = harness.output().context("cannot start cargo")?;
     let text = String::from_utf8_lossy(&output.stdout);
     let told =
         text.lines().find(|line| line.starts_with('{')).with_context(|| format!("no figures: {text}"))?;
     let told: Value = serde_json::from_str(told)?;
-    if told["failed"] != 0 || told["connections"].to_string() != CONNECTIONS {
+    if told["failed"] != 0 || told["connections"] != CONNECTIONS {
         bail!("connections failed: {told}");
     }
     eprintln!("bench: hop: {told}");
