@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use super::image::Base;
 use super::kernel::Kernel;
 
-/// A boot and all tests take half a minute on an idle host.
+/// A boot and all tests take a minute on a busy host.
 const LIMIT: Duration = Duration::from_secs(420);
 
 /// What a guest said on its own line.
