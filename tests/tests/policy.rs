@@ -1,5 +1,7 @@
 //! Policies while the agent runs: a change is in force at once, a broken change is not, and both are visible.
 
+use std::process::Command;
+
 use weir_tests::postgres::{Options, PASSWORD};
 use weir_tests::process::until;
 use weir_tests::{Agent, Done, Lab, Postgres, Setup, policies};
@@ -57,4 +59,42 @@ fn a_monitored_policy_lets_pass_and_tells() {
     let rows = agent.audit("SELECT decision, rule FROM audit WHERE kind = 'verdict' ORDER BY seq").unwrap();
     let decisions: Vec<&str> = rows.iter().filter_map(|row| row["decision"].as_str()).collect();
     assert!(decisions.contains(&"would_mask") && decisions.contains(&"would_deny"), "{rows:?}");
+}
+
+/// The YAML blocks of README.md, by the file that their first line names.
+fn examples() -> Vec<(String, String)> {
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let named = blocks.map(|block| {
+        let first = block.lines().next().unwrap_or_default().trim_start_matches("# ");
+        let path = first.split([' ', ':']).next().unwrap_or_default();
+        (path.rsplit('/').next().unwrap_or_default().to_owned(), block.to_owned())
+    });
+    named.collect()
+}
+
+#[test]
+fn what_the_readme_shows_loads() {
+    let lab = Lab::new("readme").unwrap();
+    let dir = lab.dir().to_str().unwrap().to_owned();
+    let names: Vec<String> = examples().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["weir.yaml", "classes.yaml", "appdb.yaml"]);
+    for (name, text) in examples() {
+        let folder = if name == "weir.yaml" { "" } else { "policies/" };
+        lab.write(
+            &format!("{folder}{name}"),
+            &text.replace("/etc/weir", &dir).replace("/var/lib/weir", &dir),
+        )
+        .unwrap();
+    }
+    let weir = |words: &[&str]| {
+        let output = Command::new(weir_tests::agent::weir().unwrap()).args(words).output().unwrap();
+        weir_tests::agent::done(output).unwrap()
+    };
+    let config = format!("{dir}/weir.yaml");
+    let checked = weir(&["policy", "check", &format!("{dir}/policies"), "--config", &config]);
+    assert_eq!(checked.code, 0, "{checked:?}");
+    let host = weir(&["check", "--json", "--config", &config]);
+    let configuration = host.out.lines().find(|line| line.contains("\"configuration\"")).unwrap();
+    assert!(configuration.contains("\"ok\""), "{configuration}");
 }
