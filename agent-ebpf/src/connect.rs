@@ -9,12 +9,12 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use aya_ebpf::{EbpfContext, bindings::bpf_sock_addr};
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::{Address, Counter, Dialled, HEARTBEAT_STALE_NS, Listener, Origin, Stamp, slot};
+use weir_ebpf::{Address, Counter, Dialled, HEARTBEAT_STALE_NS, Listener, NO_ROUTE6, Origin, Stamp, slot};
 
 use crate::create::{IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM};
 use crate::maps::{self, FAILURES, LISTENERS, STATE};
 use crate::peer::{self, Peer, Words};
-use crate::refusal::{Refusal, answer};
+use crate::refusal::{ENETUNREACH, Refusal, answer};
 use crate::{guard, label, task, udp};
 
 const AF_INET: u16 = 2;
@@ -51,12 +51,15 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         return Ok(());
     }
     let peer = Peer::<V6>::of(ctx);
+    // Each field of the context is read once: a second read of one would keep its address in a register, which the
+    // verifier takes for a modified context.
     let (asked, port, sk) = (peer.words(), peer.port(), peer.socket());
+    let (kind, protocol) = (peer.kind(), peer.protocol());
     // SAFETY: the context of this program.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     // SAFETY: read once and copied.
     let listener = unsafe { LISTENERS.get(netns) }.copied();
-    if is_direct_dial(listener, peer.kind(), asked, port) {
+    if is_direct_dial(listener, kind, asked, port) {
         return Err(Refusal::denied(Counter::DirectDial));
     }
     if sk.is_null() {
@@ -67,16 +70,19 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     if label == label::NONE {
         return Ok(());
     }
-    if peer.kind() == SOCK_DGRAM {
+    if kind == SOCK_DGRAM {
         // SAFETY: the context of this program.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
         let address = peer::bytes(asked);
         return udp::turn::<V6>(&peer, sk, listener, Called { label, netns, cookie, address, port });
     }
-    if peer.kind() != SOCK_STREAM || peer.protocol() != IPPROTO_TCP {
+    if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
         return Err(Refusal::denied(Counter::Protocol));
     }
     let listener_port = serving::<V6>(listener, asked)?;
+    if V6 && listener.is_some_and(|listener| listener.routes & NO_ROUTE6 != 0) && is_global6(asked) {
+        return Err(Refusal { counter: Counter::NoRoute, errno: ENETUNREACH });
+    }
     let address = peer::bytes(asked);
     check_failure(label, netns, address, port)?;
     // SAFETY: as above.
@@ -94,6 +100,12 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
     peer.set(hop::<V6>(asked, cookie), listener_port);
     maps::count(Counter::Turned);
     Ok(())
+}
+
+/// 2000::/3.
+#[inline(always)]
+fn is_global6(asked: Words) -> bool {
+    u32::from_be(asked[0]) >> 29 == 1
 }
 
 /// The agent's port is for the fence alone: a stranger that dialled it could inherit a record that is not its own.

@@ -178,6 +178,10 @@ pub struct Tuple {
     pub destination_port: u32,
 }
 
+/// In [`Listener::routes`]: no route leads to global unicast addresses of v6 (2000::/3). A `connect` that the hop let
+/// succeed would keep clients with two families from trying the other one.
+pub const NO_ROUTE6: u16 = 1;
+
 /// The agent's sockets in one network namespace. Ports in host order; 0 means that the family is not served.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,7 +190,8 @@ pub struct Listener {
     pub port6: u16,
     /// UDP on every address of [`DNS_NET`].
     pub dns4: u16,
-    pub reserved: u16,
+    /// [`NO_ROUTE6`] or 0.
+    pub routes: u16,
     /// UDP on ::1, one port a slot, since v6 has one loopback address.
     pub dns6: [u16; DNS_SLOTS],
 }
@@ -317,11 +322,13 @@ pub enum Counter {
     Called = 17,
     /// Let be: a new cgroup that no map had room for. It and what is below it may go direct.
     Unlabelled = 18,
+    /// Refused: a v6 address where no route leads, so that the client tries v4.
+    NoRoute = 19,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 19] = [
+    pub const ALL: [(Counter, &'static str); 20] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -341,6 +348,7 @@ impl Counter {
         (Counter::Aborted, "aborted"),
         (Counter::Called, "called"),
         (Counter::Unlabelled, "unlabelled"),
+        (Counter::NoRoute, "no_route"),
     ];
 }
 

@@ -8,6 +8,7 @@ use weir_ebpf::Counter;
 use crate::maps;
 
 pub const EPERM: i32 = 1;
+pub const ENETUNREACH: i32 = 101;
 pub const ECONNREFUSED: i32 = 111;
 
 #[derive(Clone, Copy)]

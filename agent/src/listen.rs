@@ -166,7 +166,7 @@ impl Listeners {
     pub fn publish(&self, fence: &Fence, dns: Ports) -> Result<(), FenceError> {
         let port6 = if self.v6.is_some() { self.port } else { 0 };
         let (port4, dns4, dns6) = (self.port, dns.v4, dns.v6);
-        fence.serve(self.netns, weir_ebpf::Listener { port4, port6, dns4, dns6, reserved: 0 })
+        fence.serve(self.netns, weir_ebpf::Listener { port4, port6, dns4, dns6, routes: 0 })
     }
 
     /// The next connection. A stream without origin is set to be reset when it is dropped; audit it, then drop it.

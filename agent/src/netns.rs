@@ -20,6 +20,8 @@ use crate::dns::{Server, Serving};
 use crate::kernel::{self, Fence, FenceError};
 use crate::listen::{Listeners, Sockets};
 
+mod routes;
+
 /// The namespaces that are served beside the agent's own.
 #[derive(Debug)]
 pub struct Namespaces {
@@ -162,6 +164,7 @@ impl Namespaces {
             Ok(strangers) => strangers,
             Err(fault) => return fault,
         };
+        let mut looks = 0_u32;
         let mut period = tokio::time::interval(LOOK);
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -174,7 +177,13 @@ impl Namespaces {
                     }
                     Err(fault) => return fault,
                 },
-                _ = period.tick() => self.look(agent, workers).await,
+                _ = period.tick() => {
+                    if looks.is_multiple_of(ROUTE_LOOKS) {
+                        self.look_at_routes(agent).await;
+                    }
+                    looks = looks.wrapping_add(1);
+                    self.look(agent, workers).await;
+                }
             }
         }
     }
@@ -214,6 +223,7 @@ impl Namespaces {
         if let Err(fault) = served.and_then(|cookie| self.publish(&agent.fence, cookie)) {
             tracing::warn!(pid, %fault, "A network namespace cannot be served: its labelled connections are refused.");
         }
+        self.look_at_routes(agent).await;
     }
 
     fn begin(&self, file: File, sockets: Sockets, bound: Bound, workers: &Workers) -> io::Result<u64> {
@@ -272,6 +282,24 @@ impl Namespaces {
         }
     }
 
+    /// Tells the fence where v6 leads nowhere.
+    async fn look_at_routes(&self, agent: &Arc<Agent>) {
+        let (all, fence) = (self.all(), Arc::clone(&agent.fence));
+        let looked = tokio::task::spawn_blocking(move || {
+            all.into_iter().try_for_each(|(cookie, file)| {
+                let has = match file {
+                    // A namespace that cannot be entered any more is about to be left.
+                    Some(file) => inside(&file, || Ok(routes::has_global6())).unwrap_or(true),
+                    None => routes::has_global6(),
+                };
+                fence.routes6(cookie, has)
+            })
+        });
+        if let Ok(Err(fault)) = looked.await {
+            tracing::warn!(%fault, "Where v6 leads could not be told to the fence.");
+        }
+    }
+
     fn serves(&self, inode: u64) -> bool {
         self.lock().values().any(|served| served.inode == inode)
     }
@@ -307,6 +335,8 @@ fn inode_of(pid: u32) -> io::Result<u64> {
 
 /// Between two looks at the processes of all labelled cgroups; events bring most news before.
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks for each look at the routes.
+const ROUTE_LOOKS: u32 = 4;
 /// Looks without a labelled process after which a namespace is left.
 const EMPTY_LOOKS: u32 = 2;
 /// Namespaces beside the agent's own: each costs two sockets and a task.

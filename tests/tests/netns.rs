@@ -129,3 +129,24 @@ fn namespaces_that_come_and_go_leave_nothing_behind() {
     once("40");
     until("the descriptors are back", || descriptors() <= before + 2).unwrap();
 }
+
+#[test]
+fn v6_that_leads_nowhere_is_refused_at_once() {
+    let lab = Lab::new("v6").unwrap();
+    let agent = start(&lab);
+    let dial = "python3 -c \"import socket,errno
+s=socket.socket(socket.AF_INET6)
+s.settimeout(3)
+try: s.connect(('2001:db8::7', 80)); print('turned', end=' ')
+except OSError as f: print(errno.errorcode.get(f.errno, f), end=' ')\"";
+    // A command that is run in a namespace has it served beforehand.
+    let without = format!("ip link set lo up; {dial}");
+    let route = "ip link add v0 type veth peer name v1; ip link set v1 up; ip link set v0 up; ip -6 route add default dev v0";
+    let with = format!("{route}; for _ in $(seq 40); do {dial}; sleep 0.1; done");
+    let seen = agent
+        .run(&["unshare", "--net", "sh", "-c", &format!("{without}; sleep 1; {without}; {with}")])
+        .unwrap();
+    let words: Vec<&str> = seen.out.split_whitespace().collect();
+    assert_eq!(words.get(1), Some(&"ENETUNREACH"), "once it is served: {seen:?}");
+    assert_eq!(words.last(), Some(&"turned"), "once there is a route: {seen:?}");
+}

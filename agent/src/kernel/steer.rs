@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use weir_ebpf::{Dialled, Failure, Listener, Origin, SOCKET_PATH_BYTES, SocketPath, Tuple};
+use weir_ebpf::{Dialled, Failure, Listener, NO_ROUTE6, Origin, SOCKET_PATH_BYTES, SocketPath, Tuple};
 
 use super::{FAILURE_KEPT, Feature, Fence, FenceError, Strangers, address, monotonic_ns, slot};
 
@@ -25,6 +25,18 @@ impl Fence {
     /// The map cannot be read.
     pub fn listener(&self, netns: u64) -> Result<Option<Listener>, FenceError> {
         self.pins.listeners.lookup(&netns)
+    }
+
+    /// Whether global addresses of v6 can be reached from this network namespace; if not, they are refused at once.
+    ///
+    /// # Errors
+    /// The map cannot be read or written.
+    pub fn routes6(&self, netns: u64, has: bool) -> Result<(), FenceError> {
+        let routes = if has { 0 } else { NO_ROUTE6 };
+        match self.listener(netns)? {
+            Some(listener) if listener.routes != routes => self.serve(netns, Listener { routes, ..listener }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Nobody serves this network namespace any more: its labelled connections are refused.
