@@ -27,6 +27,7 @@ use crate::kernel::inherit::Inheritance;
 use crate::ledger::{Appending, Ledger};
 use crate::live::{Registry, Whose};
 use crate::names::{self, Names};
+use crate::neighbours::Neighbours;
 use crate::netns::Namespaces;
 use crate::ship::Shipper;
 use crate::tls::{Authority, Leaves, Terminator};
@@ -60,6 +61,8 @@ pub struct Agent {
     /// The same, by whom they are.
     pub live: Arc<Registry>,
     pub taken: Taken,
+    /// Programs of others on the fence's hooks.
+    pub neighbours: Neighbours,
     /// Rung when a connection has ended.
     pub left: Notify,
     /// Ends the agent; the fence stays as it is.
@@ -148,6 +151,7 @@ fn assemble(
         connections: AtomicU64::new(0),
         live: Arc::default(),
         taken: Taken::default(),
+        neighbours: Neighbours::default(),
         left: Notify::new(),
         stop: Notify::new(),
         upgrade: Notify::new(),

@@ -20,6 +20,7 @@ pub mod feature;
 pub mod inherit;
 mod load;
 mod logs;
+pub mod neighbour;
 pub mod resolv;
 mod steer;
 mod strangers;

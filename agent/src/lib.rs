@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod listen;
 pub mod live;
 pub mod names;
+pub mod neighbours;
 pub mod netns;
 pub mod privilege;
 pub mod relay;

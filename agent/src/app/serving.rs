@@ -14,7 +14,7 @@ use crate::dns::sockets::Bound;
 use crate::kernel::inherit::Inheritance;
 use crate::listen::{Listeners, Sockets};
 use crate::netns::{self, Questions};
-use crate::{control, coverage, kernel, sweep, upgrade};
+use crate::{control, coverage, kernel, neighbours, sweep, upgrade};
 
 /// Serves until the agent ends. What it returns is for the program that follows, after `weir upgrade`.
 pub(super) async fn serve(
@@ -62,6 +62,7 @@ pub(super) async fn serve(
         () = agent.keep_names() => {}
         () = sweep::keep(&agent) => {}
         () = coverage::keep(&agent) => {}
+        () = neighbours::keep(&agent) => {}
         failed = workers.accept(&listeners) => return Err(failed.into()),
         failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
         failed = failed => return Err(failed?).context("DNS questions cannot be received"),

@@ -40,6 +40,9 @@ fn print(status: &Status) {
     if !status.layers_missing.is_empty() {
         row("missing here", status.layers_missing.join(", "));
     }
+    for program in &status.foreign_programs {
+        row("FOREIGN PROGRAM", program.clone());
+    }
     row("workloads", status.workloads.join(", "));
     row("connections", status.connections.to_string());
     let coverage = &status.coverage;

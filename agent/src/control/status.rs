@@ -18,6 +18,8 @@ pub struct Status {
     /// Layers of the fence that are live, then those this kernel could not have.
     pub layers: Vec<String>,
     pub layers_missing: Vec<String>,
+    /// Programs of somebody else's on the hooks that turn connections.
+    pub foreign_programs: Vec<String>,
     /// Ways out that no layer covers yet; see THREATS.md.
     pub not_covered: Vec<String>,
     pub workloads: Vec<String>,
@@ -77,6 +79,7 @@ impl Status {
                 .map(|layer| (*layer).to_owned())
                 .collect(),
             layers_missing: agent.fence.missing_layers().iter().map(|layer| (*layer).to_owned()).collect(),
+            foreign_programs: agent.neighbours.told(),
             not_covered: NOT_COVERED.iter().map(|way| (*way).to_owned()).collect(),
             workloads: agent.config.workloads.iter().map(|workload| workload.name.clone()).collect(),
             connections: agent.connections.load(std::sync::atomic::Ordering::Relaxed),

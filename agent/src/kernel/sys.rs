@@ -14,6 +14,7 @@ const BPF_OBJ_PIN: u32 = 6;
 const BPF_OBJ_GET: u32 = 7;
 const BPF_OBJ_GET_INFO_BY_FD: u32 = 15;
 const BPF_RAW_TRACEPOINT_OPEN: u32 = 17;
+const BPF_PROG_QUERY: u32 = 16;
 const BPF_LINK_CREATE: u32 = 28;
 const BPF_LINK_UPDATE: u32 = 29;
 const BPF_LINK_DETACH: u32 = 34;
@@ -124,6 +125,31 @@ pub(super) fn link_cgroup(link: BorrowedFd<'_>) -> io::Result<u64> {
     let mut id = [0; 8];
     id.copy_from_slice(&facts[16..24]);
     Ok(u64::from_ne_bytes(id))
+}
+
+/// Id of the program that a link runs.
+pub(super) fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // struct bpf_link_info: type, id, prog_id.
+    let mut facts = [0_u8; 64];
+    object_facts(link, &mut facts)?;
+    Ok(u32::from_ne_bytes([facts[8], facts[9], facts[10], facts[11]]))
+}
+
+/// Ids of all programs that run for tasks of a cgroup at one kind of hook, those of its ancestors included.
+pub(super) fn programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// `BPF_F_QUERY_EFFECTIVE`.
+    const EFFECTIVE: u32 = 1;
+    let mut ids = [0_u32; 64];
+    let mut attr = Attr::new()
+        .fd(0, &cgroup)
+        .u32(4, attach_type)
+        .u32(8, EFFECTIVE)
+        .u64(16, ids.as_mut_ptr().expose_provenance() as u64)
+        .u32(24, ids.len() as u32);
+    // SAFETY: `ids` has the room stated and outlives the call.
+    unsafe { attr.call(BPF_PROG_QUERY)? };
+    let count = u32::from_ne_bytes([attr.0[24], attr.0[25], attr.0[26], attr.0[27]]) as usize;
+    Ok(ids[..count.min(ids.len())].to_vec())
 }
 
 /// Key and value size of a map.
