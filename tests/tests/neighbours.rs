@@ -24,7 +24,7 @@ fn somebody_elses_program_beside_the_fence_is_told() {
     let attach = format!("{}/weir.run/app", lab.attach());
     let text = format!(
         "node: other\npolicies: {dir}/policies\naudit: {{dir: {dir}/other}}\ncontrol: {dir}/other.sock\n\
-         fence: {{attach: {attach}, bpffs: {dir}/other-bpf}}\nworkloads: [{{name: none}}]\n"
+         fence: {{attach: {attach}, bpffs: {dir}/bpf/other}}\nworkloads: [{{name: none}}]\n"
     );
     let config = lab.write("other.yaml", &text).unwrap();
     let other = |word: &str| {
