@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use weir_tests::{Agent, Lab, Setup, Web};
 
 use super::report::{Goal, Report};
+use super::rounds::{DIRECT, Rounds, Run};
 use super::web::{POLICY, requests};
 use super::{Wish, client, output};
 
@@ -28,6 +30,7 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
         .policy("classes.yaml", weir_tests::policies::CLASSES)
         .policy("web.yaml", &POLICY.replace("@port@", &web.port.to_string()));
     let agent = Agent::start(&lab, &setup)?;
+    bystander(wish, report, &lab, &web)?;
     let _account = Account::open()?;
     let url = format!("http://127.0.0.1:{}/kilobyte", web.port);
     let seconds = format!("-d{}s", wish.seconds);
@@ -48,6 +51,31 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
     }
     Ok(())
 }
+
+/// What an unlabelled process pays for the hooks it runs through: connects below the attach point against others outside.
+fn bystander(wish: &Wish, report: &mut Report, lab: &Lab, web: &Web) -> Result<()> {
+    let folder = lab.cgroups().join("bystander");
+    fs::create_dir_all(&folder)?;
+    let url = format!("http://127.0.0.1:{}/kilobyte", web.port);
+    let seconds = format!("-d{}s", wish.seconds);
+    let words = client(&["wrk", "-t1", "-c8", &seconds, "-H", "Connection: close", &url]);
+    let case = "connects of an unlabelled process";
+    let rounds = Rounds::take(case, &[DIRECT, BESIDE], wish.rounds, |name| {
+        let mut command = Command::new("sh");
+        command.arg("-c");
+        match name {
+            DIRECT => command.args(["exec \"$@\"", "sh"]),
+            _ => command.arg("echo 0 > \"$0/cgroup.procs\" && exec \"$@\"").arg(&folder),
+        };
+        let acts = requests(&output(command.args(&words))?)?;
+        Ok(Run { acts, rate: acts / wish.seconds as f64, ..Run::default() })
+    })?;
+    report.add(case, &rounds, &[(BESIDE, Goal::Rate(DIRECT, 0.9))]);
+    Ok(())
+}
+
+/// Below the attach point, without a label.
+const BESIDE: &str = "weir's fence above";
 
 /// Run time by kind of the programs that the agent holds, nanoseconds.
 fn spent(pid: u32) -> Result<BTreeMap<u32, u64>> {
