@@ -34,28 +34,33 @@ struct Stray {
     remote: SocketAddr,
 }
 
+/// Connections that came from outside, by the kernel's cookie: they stay such when their listener is closed.
+pub(crate) type Inward = HashSet<u64>;
+
 /// Looks for ever. The share of one processor that it takes is bounded, however many sockets there are.
 pub(crate) async fn keep(agent: &Arc<Agent>) {
+    let mut inward = Inward::new();
     loop {
         let began = Instant::now();
-        let looking = Arc::clone(agent);
-        if let Err(fault) = tokio::task::spawn_blocking(move || once(&looking)).await {
-            tracing::error!(%fault, "The look for strays failed.");
+        let (looking, before) = (Arc::clone(agent), std::mem::take(&mut inward));
+        match tokio::task::spawn_blocking(move || once(&looking, &before)).await {
+            Ok(now) => inward = now,
+            Err(fault) => tracing::error!(%fault, "The look for strays failed."),
         }
         tokio::time::sleep(PERIOD.max(began.elapsed() * RESTS)).await;
     }
 }
 
-/// Ends every stray there is now.
-pub(crate) fn once(agent: &Agent) {
-    let ours = Ours::of(agent);
+/// Ends every stray there is now. Returns what came from outside; `before` did so at the last look.
+pub(crate) fn once(agent: &Agent, before: &Inward) -> Inward {
+    let (ours, mut inward) = (Ours::of(agent), Inward::new());
     if ours.cgroups.is_empty() {
-        return;
+        return inward;
     }
-    let end = |port: Option<u16>| -> io::Result<Vec<Stray>> {
+    let mut end = |port: Option<u16>| -> io::Result<Vec<Stray>> {
         let sockets = diag::tcp_sockets()?;
         let mut ended = Vec::new();
-        for (found, stray) in strays(&sockets, &ours, port) {
+        for (found, stray) in strays(&sockets, &ours, port, before, &mut inward) {
             if diag::destroy(found)? {
                 ended.push(stray);
             }
@@ -75,26 +80,37 @@ pub(crate) fn once(agent: &Agent) {
             }
         }
     }
+    inward
 }
 
 /// The strays of one network namespace, whose listener has this port.
-fn strays<'a>(sockets: &'a [Found], ours: &Ours, port: Option<u16>) -> Vec<(&'a Found, Stray)> {
+fn strays<'a>(
+    sockets: &'a [Found],
+    ours: &Ours,
+    port: Option<u16>,
+    before: &Inward,
+    inward: &mut Inward,
+) -> Vec<(&'a Found, Stray)> {
     let listening: HashSet<u16> =
         sockets.iter().filter(|found| found.is_listening).map(|found| found.local.port()).collect();
-    let connected = sockets.iter().filter(|found| !found.is_listening);
-    connected
-        .filter(|found| {
-            let turned = found.remote.ip().is_loopback() && Some(found.remote.port()) == port;
-            !turned && !listening.contains(&found.local.port())
-        })
-        .filter_map(|found| {
-            let (workload, pid) = match ours.held.get(&found.inode) {
-                Some((workload, pid)) => (workload.clone(), *pid),
-                None => (ours.cgroups.get(&found.cgroup)?.clone(), 0),
-            };
-            Some((found, Stray { workload, pid, remote: found.remote }))
-        })
-        .collect()
+    let mut strays = Vec::new();
+    for found in sockets.iter().filter(|found| !found.is_listening) {
+        let owner = match ours.held.get(&found.inode) {
+            Some((workload, pid)) => Some((workload, *pid)),
+            None => ours.cgroups.get(&found.cgroup).map(|workload| (workload, 0)),
+        };
+        let Some((workload, pid)) = owner else { continue };
+        let turned = found.remote.ip().is_loopback() && Some(found.remote.port()) == port;
+        if turned {
+            continue;
+        }
+        if listening.contains(&found.local.port()) || before.contains(&found.cookie()) {
+            inward.insert(found.cookie());
+            continue;
+        }
+        strays.push((found, Stray { workload: workload.clone(), pid, remote: found.remote }));
+    }
+    strays
 }
 
 impl Ours {
@@ -158,14 +174,23 @@ mod tests {
         let sockets = diag::tcp_sockets().unwrap();
         let held = inodes.iter().map(|inode| (*inode, ("app".to_owned(), 7))).collect();
         let ours = Ours { held, ..Ours::default() };
-        let remotes = |port| -> Vec<(SocketAddr, SocketAddr)> {
-            strays(&sockets, &ours, port).iter().map(|(found, stray)| (found.local, stray.remote)).collect()
+        let mut inward = Inward::new();
+        let mut remotes = |port| -> Vec<(SocketAddr, SocketAddr)> {
+            let strays = strays(&sockets, &ours, port, &Inward::new(), &mut inward);
+            strays.iter().map(|(found, stray)| (found.local, stray.remote)).collect()
         };
         let outward = (client.local_addr().unwrap(), address);
         assert!(remotes(None).contains(&outward), "it did not pass the fence");
         assert!(!remotes(Some(address.port())).contains(&outward), "it was turned");
-        let inward = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
-        assert!(!remotes(None).contains(&inward), "it came from outside");
-        assert!(strays(&sockets, &Ours::default(), None).is_empty(), "nobody is labelled");
+        let came = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
+        assert!(!remotes(None).contains(&came), "it came from outside");
+        let nobody = strays(&sockets, &Ours::default(), None, &Inward::new(), &mut Inward::new());
+        assert!(nobody.is_empty(), "nobody is labelled");
+
+        // The listener is closed, as servers do that end with grace: what it took goes on.
+        drop(server);
+        let later = diag::tcp_sockets().unwrap();
+        let strays = strays(&later, &ours, None, &inward, &mut Inward::new());
+        assert!(!strays.iter().any(|(found, _)| (found.local, found.remote) == came), "it is remembered");
     }
 }

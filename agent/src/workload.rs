@@ -2,7 +2,7 @@
 //! the kernel hands a label's number back with each connection, and the identity is made here, once a connection.
 //! It refuses to trust a process name, and to make an identity for a label that the configuration does not know.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -151,13 +151,19 @@ impl Workloads {
         fence.births().map_or(Ok(()), |births| births.forget(id))
     }
 
-    /// Every labelled cgroup and the cgroups below them: id, folder, workload. The label deepest on the path holds.
+    /// Every labelled cgroup and the cgroups below them, each once: id, folder, workload. The label deepest on the path
+    /// holds.
     pub fn each_cgroup(&self, fence: &Fence, visit: &mut dyn FnMut(u64, &Path, &str)) {
-        watch::walk(fence.tree().root(), &mut |folder| {
-            let Some(below) = fence.tree().below(folder) else { return };
-            let (Some(workload), Ok(id)) = (self.of_path(&below), cgroup::id(folder)) else { return };
-            visit(id, folder, workload);
-        });
+        let mut visited = HashSet::new();
+        for labelled in fence.labelled().unwrap_or_default() {
+            watch::walk(&labelled, &mut |folder| {
+                let Some(below) = fence.tree().below(folder) else { return };
+                let (Some(workload), Ok(id)) = (self.of_path(&below), cgroup::id(folder)) else { return };
+                if visited.insert(id) {
+                    visit(id, folder, workload);
+                }
+            });
+        }
     }
 
     /// The processes of all labelled cgroups, and of the cgroups below them.

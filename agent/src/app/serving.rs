@@ -41,7 +41,7 @@ pub(super) async fn serve(
     agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
     listeners.publish(&agent.fence, questions.ports)?;
     let sweeping = Arc::clone(&agent);
-    tokio::task::spawn_blocking(move || sweep::once(&sweeping)).await?;
+    tokio::task::spawn_blocking(move || sweep::once(&sweeping, &sweep::Inward::new())).await?;
     let lost = agent.taken.resume(&agent, is_upgrade)?;
     agent.fence.beat()?;
     agent.record("start", "the agent serves");

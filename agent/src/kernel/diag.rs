@@ -130,6 +130,13 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 impl Found {
+    /// The kernel's name for this socket, which no other one ever has (`idiag_cookie`, the end of the id).
+    #[must_use]
+    pub fn cookie(&self) -> u64 {
+        let [.., a, b, c, d, e, f, g, h] = self.id;
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+    }
+
     /// `struct inet_diag_msg`: family, state, timer, retrans, the id, expires, rqueue, wqueue, uid, inode; then attributes.
     fn read(body: &[u8]) -> Option<Self> {
         let [family, state] = *body.first_chunk::<2>()?;

@@ -140,6 +140,15 @@ impl Fence {
         Ok(labels)
     }
 
+    /// Folders of the cgroups that are labelled now, as far as they still are there.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn labelled(&self) -> Result<Vec<PathBuf>, FenceError> {
+        let labels = self.pins.labels.entries()?;
+        Ok(labels.into_iter().filter_map(|(id, _)| self.tree.folder_of(id)).collect())
+    }
+
     /// Who sent the datagram of this tuple, and which DNS server it was for; `None` when the fence did not turn it.
     ///
     /// # Errors
