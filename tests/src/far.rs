@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use crate::process::until;
+
 /// TCP port of the echo server.
 pub const PORT: u16 = 9000;
 /// Datagrams to this port say that everything sent before has arrived.
@@ -28,6 +30,8 @@ pub struct Far {
     /// The near end of the wire.
     pub device: String,
     seen: Arc<AtomicU64>,
+    /// Connections that the echo server has open.
+    open: Arc<AtomicU64>,
     markers: Receiver<u64>,
     marker: u64,
 }
@@ -42,8 +46,9 @@ impl Far {
         let v4 = |host: u32| format!("10.{}.{}.{host}", net.0, net.1);
         let v6 = |host: u32| format!("fd77:{:x}:{:x}::{host}", net.0, net.1);
         ip(&["netns", "add", &netns])?;
-        let (seen, (tell, markers)) = (Arc::new(AtomicU64::new(0)), channel());
-        let far = Far { netns, v4: v4(2), v6: v6(2), near: v4(1), device, seen, markers, marker: 0 };
+        let (seen, open) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (tell, markers) = channel();
+        let far = Far { netns, v4: v4(2), v6: v6(2), near: v4(1), device, seen, open, markers, marker: 0 };
         ip(&["link", "add", &far.device, "type", "veth", "peer", "name", "wire", "netns", &far.netns])?;
         let inside = |words: &[&str]| ip(&[&["-n", far.netns.as_str()], words].concat());
         inside(&["link", "set", "lo", "up"])?;
@@ -56,6 +61,7 @@ impl Far {
         }
         ip(&["link", "set", &far.device, "up"])?;
         let (path, count) = (format!("/run/netns/{}", far.netns), Arc::clone(&far.seen));
+        let open = Arc::clone(&far.open);
         let (ready, opened) = channel();
         std::thread::spawn(move || {
             let opened = enter(&path).and_then(|()| Ok((TcpListener::bind(("::", PORT))?, packet_socket()?)));
@@ -64,7 +70,7 @@ impl Far {
                 Err(fault) => return drop(ready.send(Err(fault))),
             };
             let _ = ready.send(Ok(()));
-            std::thread::spawn(move || echo(&server));
+            std::thread::spawn(move || echo(&server, &open));
             watch(&wire, &count, &|number| tell.send(number).is_ok());
         });
         opened.recv().context("the far host's thread ended")??;
@@ -77,6 +83,15 @@ impl Far {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", self.netns)).args(words);
         command
+    }
+
+    /// Waits until no connection is open, so that nothing of an earlier one is still to come.
+    ///
+    /// # Errors
+    /// One stays open.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
+        until("the far host's connections have ended", || self.open.load(Ordering::SeqCst) == 0)?;
+        self.packets().map(drop)
     }
 
     /// Packets that came over the wire and were sent on purpose: all but neighbour discovery and the markers.
@@ -128,16 +143,20 @@ fn enter(path: &str) -> std::io::Result<()> {
     }
 }
 
-fn echo(server: &TcpListener) {
+fn echo(server: &TcpListener, open: &Arc<AtomicU64>) {
     for stream in server.incoming() {
         let Ok(mut stream) = stream else { return };
+        let open = Arc::clone(open);
+        open.fetch_add(1, Ordering::SeqCst);
         std::thread::spawn(move || {
             let mut buffer = [0; 64];
             while let Ok(count @ 1..) = stream.read(&mut buffer) {
                 if stream.write_all(&buffer[..count]).is_err() {
-                    return;
+                    break;
                 }
             }
+            drop(stream);
+            open.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }

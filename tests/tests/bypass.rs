@@ -154,6 +154,7 @@ impl Seen {
 impl Stage {
     fn attempt(&mut self, name: &str, start: Start, labelled: bool) -> Seen {
         let plain = self.cgroup("plain");
+        self.far.settle().unwrap();
         let friend = self.friend(start, &plain);
         let argument = self.argument(start, labelled, friend.as_ref());
         let mut words = vec![PYTHON, WAYS, name, &self.far.v4, &self.far.v6, &self.far.device];

@@ -57,6 +57,7 @@ impl Stage {
     }
 
     fn closed_in(&mut self, cgroup: &str, state: &str, during: impl FnOnce(&mut Stage)) {
+        self.far.settle().unwrap();
         let before = self.far.packets().unwrap();
         let hammer = Hammer::start(self, cgroup, SECONDS);
         during(self);
@@ -64,6 +65,7 @@ impl Stage {
         let packets = self.far.packets().unwrap() - before;
         let control = Hammer::start(self, "plain", CONTROL_SECONDS);
         let (_, open) = control.tally();
+        self.far.settle().unwrap();
         let seen = self.far.packets().unwrap() - before - packets;
         println!(
             "{state:<18} labelled: {tried:>5} tries, {through} through, {packets} packets   unlabelled: {open} through, {seen} packets"
