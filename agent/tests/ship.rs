@@ -112,7 +112,7 @@ fn every_row_arrives_once_though_engine_and_shipper_die() {
     assert_eq!(checker.finish().unwrap().head, ledger.head());
     let acts = ask::<u64>(&server.url, "SELECT count() FROM acts WHERE outcome_seq > seq");
     assert_eq!(acts, [15_300]);
-    for view in ["denials", "approvals", "masks", "destinations", "workloads", "admin", "would"] {
+    for view in ["denials", "approvals", "masks", "destinations", "workloads", "admin", "coverage", "would"] {
         ask::<u64>(&server.url, &format!("SELECT count() FROM {view}"));
     }
 }

@@ -129,7 +129,7 @@ FROM acts GROUP BY workload, owner;
 
 -- Acts on weir itself: starts, policy changes, detach, losses.
 CREATE VIEW IF NOT EXISTS admin AS
-SELECT ts, node, epoch, method, user, decision, reason, policy_commit, policy_sha, seq
+SELECT ts, node, epoch, effects, method, user, decision, reason, policy_commit, policy_sha, seq
 FROM audit WHERE kind = 'admin';
 
 -- Connections that the kernel turned against those that the agent took; `failed` rows are differences that stayed.
