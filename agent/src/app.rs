@@ -3,25 +3,23 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 use weir_core::audit::{Decision, Durability, Kind, Record};
-use weir_core::mask;
 use weir_core::policy::Policy;
 
 use crate::bundle::{self, Live, Reload};
-use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::control::status::ClickHouseStatus;
 use crate::coverage::Taken;
 use crate::credential::{Secrets, mask_key};
 use crate::desk::Desk;
-use crate::dns::Dns;
+use crate::dns::servers::Servers;
+use crate::keeper::Relays;
 use crate::kernel::Fence;
 use crate::kernel::inherit::Inheritance;
 use crate::ledger::{Appending, Ledger};
@@ -30,15 +28,13 @@ use crate::names::{self, Names};
 use crate::neighbours::Neighbours;
 use crate::netns::Namespaces;
 use crate::ship::Shipper;
-use crate::tls::{Authority, Leaves, Terminator};
-use crate::upstream::{Connector, Trust};
+use crate::lane::message::{Sources, ToRelay};
+use crate::tls::Authority;
 use crate::workload::{Watch, Workloads};
 use crate::{clock, upgrade};
 
+pub(crate) mod arrivals;
 mod serving;
-mod worker;
-
-pub(crate) use worker::Workers;
 
 /// Everything a running agent shares between its threads.
 pub struct Agent {
@@ -48,13 +44,12 @@ pub struct Agent {
     pub policy: Arc<ArcSwap<Policy>>,
     pub ledger: Ledger,
     pub secrets: Secrets,
-    pub terminator: Terminator,
-    pub connector: Connector,
+    pub authority: Authority,
     pub desk: Desk,
     pub names: Names,
-    pub dns: Dns,
-    pub mask_key: mask::Key,
-    pub catalogs: Catalogs,
+    pub servers: Servers,
+    /// The process that reads what workloads and servers say.
+    pub(crate) relays: Arc<Relays>,
     pub started: Instant,
     /// Connections being served now.
     pub connections: AtomicU64,
@@ -73,14 +68,11 @@ pub struct Agent {
     pub program: PathBuf,
     /// The network namespaces it serves beside its own.
     pub namespaces: Namespaces,
-    workers: OnceLock<Workers>,
     /// `weir detach` has opened the fence.
     lifted: AtomicBool,
     shipper: Option<Shipper>,
     policy_problems: Arc<Mutex<Vec<String>>>,
     policy_changed: Arc<Notify>,
-    /// Wakes every connection that passes unread when another policy is in force.
-    policy_swapped: Arc<Notify>,
 }
 
 /// Runs the agent until SIGTERM, SIGINT or `weir detach`.
@@ -115,20 +107,25 @@ fn assemble(
     workloads: Arc<Workloads>,
 ) -> anyhow::Result<(Arc<Agent>, Live)> {
     let policy_problems = Arc::new(Mutex::new(Vec::new()));
-    let (policy_changed, policy_swapped) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let policy_changed = Arc::new(Notify::new());
+    let relays = Arc::new(Relays::new(Sources::default()));
     let live = {
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
-        let swapped = Arc::clone(&policy_swapped);
+        let relays = Arc::clone(&relays);
         Live::start(&config.policies, bundle::surroundings(&config), move |reload| {
             let mut problems = problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *problems = note(&reload);
-            swapped.notify_waiters();
+            if let Reload::Swapped { sources, .. } = reload {
+                relays.judge_by(sources);
+            }
             notify.notify_one();
         })?
     };
+    relays.judge_by(live.first().clone());
     let ledger = Ledger::open(&config.audit, &config.node)?;
-    let authority = Arc::new(Authority::open_or_create(&config.tls.dir, &config.node)?);
-    let connector = Connector::new(Trust::system(Some(authority.certificate())));
+    let authority = Authority::open_or_create(&config.tls.dir, &config.node)?;
+    // The relaying process uses it; here it is made.
+    mask_key(&config.tls.dir).context("the key of hash and token masks")?;
     let secrets = Secrets::load(&config.secrets).map_err(anyhow::Error::msg)?;
     let shipper = match &config.audit.clickhouse {
         Some(clickhouse) => Some(Shipper::start(&config.audit.dir, clickhouse)?),
@@ -140,13 +137,11 @@ fn assemble(
         policy: live.shared(),
         ledger,
         secrets,
-        terminator: Terminator::new(Leaves::new(authority)?),
-        connector,
+        authority,
         desk: Desk::default(),
         names: Names::default(),
-        dns: Dns::new(&config.dns),
-        catalogs: Catalogs::default(),
-        mask_key: mask_key(&config.tls.dir).context("the key of hash and token masks")?,
+        servers: Servers::new(&config.dns),
+        relays,
         started: Instant::now(),
         connections: AtomicU64::new(0),
         live: Arc::default(),
@@ -157,12 +152,10 @@ fn assemble(
         upgrade: Notify::new(),
         program: upgrade::program().context("the agent's own program")?,
         namespaces: Namespaces::new().context("the agent's network namespace")?,
-        workers: OnceLock::new(),
         lifted: AtomicBool::new(false),
         shipper,
         policy_problems,
         policy_changed,
-        policy_swapped,
         config,
     };
     Ok((Arc::new(agent), live))
@@ -260,9 +253,7 @@ impl Agent {
 
     /// Serves the network namespace of a process before it needs it.
     pub(crate) async fn meet(self: &Arc<Self>, pid: u32) {
-        if let Some(workers) = self.workers.get() {
-            self.namespaces.meet(self, workers, pid).await;
-        }
+        self.namespaces.meet(self, pid).await;
     }
 
     pub(crate) fn policy_problems(&self) -> Vec<String> {
@@ -277,6 +268,18 @@ impl Agent {
             lag_rows: status.lag_rows,
             last_error: status.last_error,
         })
+    }
+
+    /// Tells the relaying process when records cannot be moved on, and when they can again.
+    async fn keep_ledger(&self) {
+        let Some(mut faults) = self.ledger.faults() else { return std::future::pending().await };
+        loop {
+            let fault = faults.borrow_and_update().clone();
+            self.relays.tell(&ToRelay::Ledger(fault));
+            if faults.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 
     async fn look_names_up(&self) {
@@ -297,14 +300,11 @@ impl Agent {
                     },
                 );
             }
-            self.dns.refresh();
+            if let Some(servers) = self.servers.refresh() {
+                self.relays.tell(&ToRelay::Servers(servers));
+            }
             self.look_names_up().await;
         }
-    }
-
-    /// Resolves when the policy changes after this call.
-    pub(crate) fn next_policy(&self) -> OwnedNotified {
-        Arc::clone(&self.policy_swapped).notified_owned()
     }
 
     pub(crate) fn enter(&self) {

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use weir_core::policy::{Policy, Problem, Surroundings, Version, zone_names};
 
 use crate::config::Config;
+use crate::lane::message::Sources;
 
 mod commit;
 pub(crate) mod folder;
@@ -25,6 +27,8 @@ pub struct Bundle {
     pub policy: Policy,
     /// The files it was made of, in canonical order.
     pub files: Vec<PathBuf>,
+    /// Their text, for the relaying process.
+    pub sources: Sources,
 }
 
 /// Why a folder is no bundle.
@@ -49,30 +53,39 @@ pub fn load(folder: &Path, surroundings: &Surroundings) -> Result<Bundle, Bundle
     if sources.is_empty() && problems.is_empty() {
         return Err(BundleError::Empty { path: folder.into() });
     }
-    let mut documents = Vec::new();
-    for source in &sources {
-        documents.extend(yaml::documents(&source.name, &source.text, &mut problems));
-    }
-    let mut surroundings = surroundings.clone();
-    surroundings.zones.extend(zone::tables(&zone_names(&documents)));
-    let version = Version { commit: commit::of(folder), sha: digest(&sources) };
-    let compiled = Policy::compile(&documents, &surroundings, version);
-    match compiled {
-        Ok(policy) if problems.is_empty() => {
-            Ok(Bundle { policy, files: sources.into_iter().map(|source| source.path).collect() })
-        }
-        Ok(_) => Err(refused(folder, problems)),
-        Err(more) => {
-            problems.extend(more);
-            Err(refused(folder, problems))
-        }
+    let files = sources.iter().map(|source| source.path.clone()).collect();
+    let texts = sources.into_iter().map(|source| (source.name.to_string(), source.text)).collect();
+    let sources = Sources { commit: commit::of(folder), files: texts };
+    match compile(&sources, surroundings, problems) {
+        Ok(policy) => Ok(Bundle { policy, files, sources }),
+        Err(problems) => Err(BundleError::Problems { path: folder.into(), problems }),
     }
 }
 
-fn refused(folder: &Path, mut problems: Vec<Problem>) -> BundleError {
+/// Compiles the text of a bundle's files.
+///
+/// # Errors
+/// All problems, sorted, with those that were found before.
+pub fn compile(
+    sources: &Sources,
+    surroundings: &Surroundings,
+    mut problems: Vec<Problem>,
+) -> Result<Policy, Vec<Problem>> {
+    let mut documents = Vec::new();
+    for (name, text) in &sources.files {
+        documents.extend(yaml::documents(&Arc::from(name.as_str()), text, &mut problems));
+    }
+    let mut surroundings = surroundings.clone();
+    surroundings.zones.extend(zone::tables(&zone_names(&documents)));
+    let version = Version { commit: sources.commit.clone(), sha: digest(&sources.files) };
+    match Policy::compile(&documents, &surroundings, version) {
+        Ok(policy) if problems.is_empty() => return Ok(policy),
+        Ok(_) => {}
+        Err(more) => problems.extend(more),
+    }
     problems.sort();
     problems.dedup();
-    BundleError::Problems { path: folder.into(), problems }
+    Err(problems)
 }
 
 /// What the configuration knows of the names that policies use.
@@ -89,14 +102,14 @@ pub fn surroundings(config: &Config) -> Surroundings {
 }
 
 /// SHA-256 over each file in order of name: name, NUL, length in decimal, NUL, bytes.
-fn digest(sources: &[SourceFile]) -> String {
+fn digest(files: &[(String, String)]) -> String {
     let mut digest = Sha256::new();
-    for source in sources {
-        digest.update(source.name.as_bytes());
+    for (name, text) in files {
+        digest.update(name.as_bytes());
         digest.update([0]);
-        digest.update(source.text.len().to_string());
+        digest.update(text.len().to_string());
         digest.update([0]);
-        digest.update(source.text.as_bytes());
+        digest.update(text.as_bytes());
     }
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

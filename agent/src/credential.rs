@@ -3,6 +3,7 @@
 
 mod login;
 mod mask_key;
+mod proof;
 mod secrets;
 mod stamp;
 #[cfg(test)]
@@ -10,5 +11,6 @@ mod tests;
 
 pub use login::{Login, LoginError, postgres_login};
 pub use mask_key::mask_key;
+pub use proof::{Exchange, Known, Prover, scram};
 pub use secrets::Secrets;
 pub use stamp::Stamp;

@@ -13,24 +13,22 @@ use weir_core::limits::DNS_WAITING;
 use weir_core::lookup::{Asker, Refusal, Verdict};
 use weir_core::wire::dns::{Code, Malformed, Query, kind_name};
 
-use crate::app::Agent;
 use crate::ledger::Appending;
-use crate::listen::{NoOrigin, Origin};
-use crate::{clock, config, kernel};
+use crate::listen::Origin;
+use crate::relay::{Relay, Thread};
+use crate::{clock, kernel};
 
-mod datagrams;
+pub(crate) mod datagrams;
+pub mod servers;
 pub mod sockets;
 pub(crate) mod stream;
 mod upstream;
 
-pub(crate) use datagrams::{Server, Serving, start};
 pub(crate) use upstream::Way;
 
-/// What the agent knows of questions: whom it asks, and who asked.
+/// What the relaying process knows of questions: whom it asks, and who asked.
 #[derive(Debug)]
 pub struct Dns {
-    /// From the configuration; `None` follows resolv.conf(5).
-    fixed: Option<Arc<Vec<SocketAddr>>>,
     servers: ArcSwap<Vec<SocketAddr>>,
     /// By label; 0 is everybody whose label says nothing. There are as many as the configuration has workloads.
     askers: Mutex<HashMap<u64, Asker>>,
@@ -57,38 +55,31 @@ struct Forward {
 
 /// A place among the questions that wait; given back when it is dropped.
 struct Place {
-    agent: Arc<Agent>,
+    relay: Arc<Relay>,
     label: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.agent.dns.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.agent.dns.asker(self.label, Asker::finish);
-        self.agent.left.notify_waiters();
+        self.relay.dns.waiting.fetch_sub(1, Ordering::SeqCst);
+        self.relay.dns.asker(self.label, Asker::finish);
+        self.relay.left.notify_waiters();
     }
 }
 
 impl Dns {
     #[must_use]
-    pub fn new(config: &config::Dns) -> Dns {
-        let fixed = (!config.servers.is_empty()).then(|| Arc::new(config.servers.clone()));
-        let dns = Dns {
-            fixed,
-            servers: ArcSwap::default(),
+    pub fn new(servers: Vec<SocketAddr>) -> Dns {
+        Dns {
+            servers: ArcSwap::from_pointee(servers),
             askers: Mutex::default(),
             waiting: AtomicUsize::new(0),
-        };
-        dns.refresh();
-        dns
+        }
     }
 
-    /// Reads the host's servers again.
-    pub fn refresh(&self) {
-        self.servers.store(match &self.fixed {
-            Some(servers) => Arc::clone(servers),
-            None => Arc::new(kernel::resolv::servers()),
-        });
+    /// Asks these servers from now on.
+    pub fn ask(&self, servers: Vec<SocketAddr>) {
+        self.servers.store(Arc::new(servers));
     }
 
     /// The names that answers to this label proved for an address, the newest last.
@@ -119,13 +110,13 @@ impl Dns {
 }
 
 /// Judges what has arrived. It does not wait for anything.
-fn judge(agent: &Arc<Agent>, origin: &Result<Origin, NoOrigin>, bytes: &[u8]) -> Next {
-    let dns = &agent.dns;
+fn judge(relay: &Arc<Relay>, origin: &Result<Origin, String>, bytes: &[u8]) -> Next {
+    let dns = &relay.dns;
     let query = match Query::read(bytes) {
         Ok(query) => query,
         Err(Malformed::Silent) => return Next::Silence,
         Err(Malformed::Answer(code, answer)) => {
-            let label = origin.as_ref().map_or(NOBODY, |origin| agent.workloads.known(origin.label));
+            let label = origin.as_ref().map_or(NOBODY, |origin| relay.workloads.known(origin.label));
             let refusal = refuse(dns, label, code, "the bytes are no question that weir reads");
             return Next::Refuse(answer, row(origin, None, &refusal));
         }
@@ -135,7 +126,7 @@ fn judge(agent: &Arc<Agent>, origin: &Result<Origin, NoOrigin>, bytes: &[u8]) ->
     let Ok(known) = origin else {
         return refused(refuse(dns, NOBODY, Code::Refused, "the question did not come through the fence"));
     };
-    let label = agent.workloads.known(known.label);
+    let label = relay.workloads.known(known.label);
     if label == NOBODY {
         return refused(refuse(dns, NOBODY, Code::Refused, "the label belongs to no configured workload"));
     }
@@ -143,8 +134,8 @@ fn judge(agent: &Arc<Agent>, origin: &Result<Origin, NoOrigin>, bytes: &[u8]) ->
     match dns.asker(label, |asker| asker.judge(&query, server.is_some(), kernel::monotonic_ns())) {
         Verdict::Refuse(refusal) => refused(refusal),
         Verdict::Forward { new } => {
-            let before = dns.waiting.fetch_add(1, Ordering::Relaxed);
-            let place = Place { agent: Arc::clone(agent), label };
+            let before = dns.waiting.fetch_add(1, Ordering::SeqCst);
+            let place = Place { relay: Arc::clone(relay), label };
             match server {
                 Some(server) if before < DNS_WAITING => {
                     Next::Forward(Forward { query, server, new, _place: place })
@@ -166,20 +157,20 @@ fn refuse(dns: &Dns, label: u64, code: Code, reason: &'static str) -> Refusal {
 }
 
 /// Records a question if it is new, asks the server, and yields the answer for the workload.
-async fn forward(agent: &Arc<Agent>, origin: &Origin, forward: &Forward, way: Way) -> Vec<u8> {
-    let query = &forward.query;
+async fn forward(thread: &Thread, origin: &Origin, forward: &Forward, way: Way) -> Vec<u8> {
+    let (query, dns) = (&forward.query, &thread.relay.dns);
     if forward.new {
         let row = about(origin, Some(query), Decision::Allowed, String::new());
-        if let Err(why) = record(agent, origin, row).await {
+        if let Err(why) = record(thread, origin, row).await {
             tracing::error!(%why, "A look-up is refused: its row could not be written.");
-            agent.dns.asker(origin.label, |asker| asker.forget(query));
+            dns.asker(origin.label, |asker| asker.forget(query));
             return query.refused(Code::ServFail);
         }
     }
-    match upstream::ask(query, forward.server, way).await {
+    match upstream::ask(&thread.link, query, forward.server, way).await {
         Ok((answer, proof)) => {
             let now = kernel::monotonic_ns();
-            agent.dns.asker(origin.label, |asker| asker.proved.learn(query.name(), &proof, now));
+            dns.asker(origin.label, |asker| asker.proved.learn(query.name(), &proof, now));
             answer
         }
         Err(fault) => {
@@ -190,11 +181,9 @@ async fn forward(agent: &Arc<Agent>, origin: &Origin, forward: &Forward, way: Wa
 }
 
 /// Appends a row with the identity behind the question; the identity of a process may take a while to find.
-async fn record(agent: &Arc<Agent>, origin: &Origin, row: Record) -> Result<(), String> {
-    let (asking, of) = (Arc::clone(agent), origin.clone());
-    let identified = tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &of)).await;
-    let row = match identified {
-        Ok(Ok(identity)) => {
+async fn record(thread: &Thread, origin: &Origin, row: Record) -> Result<(), String> {
+    let row = match thread.link.identify(origin).await {
+        Ok(Some(identity)) => {
             let about = Record::about(&identity, &Destination::new(origin.destination), "", row.ts);
             Record {
                 kind: row.kind,
@@ -207,17 +196,17 @@ async fn record(agent: &Arc<Agent>, origin: &Origin, row: Record) -> Result<(), 
             }
         }
         // The label is known; only the process may be gone.
-        Ok(Err(_)) => row,
+        Ok(None) => row,
         Err(fault) => return Err(fault.to_string()),
     };
-    match agent.ledger.append(&row) {
+    match thread.relay.ledger.append(&row) {
         Appending::Done(_) => Ok(()),
         Appending::Waiting(pending) => pending.await.map(drop),
         Appending::Refused(why) => Err(why),
     }
 }
 
-fn row(origin: &Result<Origin, NoOrigin>, query: Option<&Query>, refusal: &Refusal) -> Option<Box<Record>> {
+fn row(origin: &Result<Origin, String>, query: Option<&Query>, refusal: &Refusal) -> Option<Box<Record>> {
     let before = refusal.row?;
     let reason = match before {
         0 => refusal.reason.to_owned(),

@@ -1,9 +1,11 @@
-//! The durable log: a journal that relaying threads write themselves, folded into a store that answers SQL.
+//! The durable log: a journal, folded into a store that answers SQL. The relaying process hands its records in by an
+//! intake; it can neither read nor change what is written.
 //! It refuses to say "written" before it is: `fast` is in the page cache, `strict` is on the disk.
 //!
 //! ```text
-//! append ──► journal (segments) ──► fold ──► store (SQLite: audit, batch, views) ──► ship (ClickHouse)
-//!                │ strict: sync thread, one fdatasync for all who wait
+//! relay ──► intake ──► drain ─┐
+//! keeper ─────────► append ───┴─► journal (segments) ──► fold ──► store (SQLite: audit, batch, views) ──► ship
+//!                                    │ strict: sync thread, one fdatasync for all who wait
 //! ```
 
 use std::future::Future;
@@ -21,7 +23,9 @@ use weir_core::audit::{Durability, Kind, Receipt, Record};
 
 use crate::config;
 
+mod drain;
 mod fold;
+mod intake;
 mod journal;
 mod lock;
 pub mod outbox;
@@ -31,12 +35,16 @@ pub mod store;
 mod sync;
 mod tail;
 
+pub use intake::{Intake, Want};
 pub use read::{Reading, catch_up, watch};
 
 /// The ledger of one agent. Share it behind an `Arc`; dropping it folds what is left and stops its threads.
 #[derive(Debug)]
 pub struct Ledger {
+    node: String,
     shared: Arc<Shared>,
+    /// Goes first: what it holds belongs in the journal.
+    drain: Option<drain::Drain>,
     threads: Vec<JoinHandle<()>>,
     _lock: lock::Lock,
 }
@@ -133,11 +141,19 @@ impl Ledger {
             store_bytes: AtomicU64::new(store.bytes().unwrap_or(0)),
             fold_fault: Mutex::new(None),
         });
-        let mut ledger = Ledger { shared, threads: Vec::new(), _lock: lock };
+        let mut ledger =
+            Ledger { node: node.into(), shared, drain: None, threads: Vec::new(), _lock: lock };
         ledger.start(store, config)?;
         ledger.boot(&settled)?;
+        let drain = drain::Drain::start(config.dir.clone(), Arc::clone(&ledger.shared)).map_err(file_fault)?;
+        ledger.drain = Some(drain);
         for path in settled.done {
-            std::fs::remove_file(&path).map_err(|source| LedgerError::File { path, source })?;
+            match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(LedgerError::File { path, source });
+                }
+                Ok(()) | Err(_) => {}
+            }
         }
         Ok(ledger)
     }
@@ -177,53 +193,42 @@ impl Ledger {
     /// Appends a record as durably as `record.durability` asks. The calling thread writes: about 2 µs. An outcome, which
     /// no act waits for, may lag: it is written with the next record, or by [`Ledger::flush`].
     pub fn append(&self, record: &Record) -> Appending {
-        RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
-            Ok(()) => {
-                let lags = record.kind == Kind::Outcome && record.durability == Durability::Fast;
-                self.append_raw(raw, lags, record.durability)
-            }
-            Err(fault) => Appending::Refused(fault.to_string()),
-        })
+        self.shared.append(record)
     }
 
-    /// Writes what lags. A relaying thread calls it before it sleeps. What cannot be written goes on waiting, and the
-    /// next verdict, which cannot be written either, is refused.
+    /// Writes what lags. What cannot be written goes on waiting, and the next verdict, which cannot be written either, is
+    /// refused.
     pub fn flush(&self) {
-        if let Ok(mut tail) = self.shared.tail.lock() {
-            let _ = tail.flush();
+        let _ = self.shared.flush_all();
+    }
+
+    /// A file in which `writer` leaves its records from now on; see [`Intake`].
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn intake(&self, writer: u64) -> std::io::Result<std::fs::File> {
+        let epoch = self.head().map_or(0, |head| head.epoch);
+        self.drain.as_ref().ok_or(std::io::ErrorKind::NotConnected)?.intake(&self.node, epoch, writer)
+    }
+
+    /// The writer is gone: what its files hold is all there will be.
+    pub fn close_intakes(&self, writer: u64) {
+        if let Some(drain) = &self.drain {
+            drain.close(writer);
         }
     }
 
-    fn append_raw(&self, raw: &[u8], lags: bool, durability: Durability) -> Appending {
-        let shared = &*self.shared;
-        let Ok(mut tail) = shared.tail.lock() else {
-            return Appending::Refused("the ledger failed in another thread".into());
-        };
-        let seq = match tail.append(raw, lags, shared.store_bytes.load(Ordering::Relaxed)) {
-            Ok(seq) => seq,
-            Err(reason) => return Appending::Refused(reason),
-        };
-        let wake_fold = std::mem::take(&mut tail.fold_idle);
-        let appending = match durability {
-            Durability::Fast => {
-                drop(tail);
-                Appending::Done(Receipt::issue(seq))
-            }
-            Durability::Strict => {
-                let (answer, pending) = oneshot::channel();
-                tail.waiters.push(tail::Waiter { seq, answer });
-                let wake_sync = std::mem::take(&mut tail.sync_idle);
-                drop(tail);
-                if wake_sync {
-                    shared.wake_sync.notify_one();
-                }
-                Appending::Waiting(Pending(pending))
-            }
-        };
-        if wake_fold {
-            shared.wake_fold();
+    /// A writer says that there is something in its file.
+    pub fn look(&self) {
+        if let Some(drain) = &self.drain {
+            drain.look();
         }
-        appending
+    }
+
+    /// Why records of writers cannot be moved on, whenever that changes.
+    #[must_use]
+    pub fn faults(&self) -> Option<tokio::sync::watch::Receiver<Option<String>>> {
+        self.drain.as_ref().map(drain::Drain::faults)
     }
 
     /// The newest record.
@@ -253,6 +258,7 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
+        drop(self.drain.take());
         self.shared.stop.store(true, Ordering::Release);
         // Taking the lock first closes the gap between the sync thread's look at `stop` and its sleep.
         drop(self.shared.tail.lock());
@@ -265,6 +271,64 @@ impl Drop for Ledger {
 }
 
 impl Shared {
+    fn append(&self, record: &Record) -> Appending {
+        RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
+            Ok(()) => {
+                let lags = record.kind == Kind::Outcome && record.durability == Durability::Fast;
+                self.append_raw(raw, lags, record.durability)
+            }
+            Err(fault) => Appending::Refused(fault.to_string()),
+        })
+    }
+
+    fn append_raw(&self, raw: &[u8], lags: bool, durability: Durability) -> Appending {
+        let Ok(mut tail) = self.tail.lock() else {
+            return Appending::Refused("the ledger failed in another thread".into());
+        };
+        let seq = match tail.append(raw, lags, self.store_bytes.load(Ordering::Relaxed)) {
+            Ok(seq) => seq,
+            Err(reason) => return Appending::Refused(reason),
+        };
+        let wake_fold = std::mem::take(&mut tail.fold_idle);
+        let appending = match durability {
+            Durability::Fast => {
+                drop(tail);
+                Appending::Done(Receipt::issue(seq))
+            }
+            Durability::Strict => {
+                let (answer, pending) = oneshot::channel();
+                tail.waiters.push(tail::Waiter { seq, answer });
+                let wake_sync = std::mem::take(&mut tail.sync_idle);
+                drop(tail);
+                if wake_sync {
+                    self.wake_sync.notify_one();
+                }
+                Appending::Waiting(Pending(pending))
+            }
+        };
+        if wake_fold {
+            self.wake_fold();
+        }
+        appending
+    }
+
+    fn flush_all(&self) -> Result<(), String> {
+        let mut tail = self.tail.lock().map_err(|_| "the ledger failed in another thread")?;
+        tail.flush().map_err(|fault| format!("audit_full: the journal cannot be written: {fault}"))
+    }
+
+    /// Puts everything written so far on the disk.
+    fn sync_all(&self) -> Result<(), String> {
+        let (answer, pending) = oneshot::channel();
+        {
+            let mut tail = self.tail.lock().map_err(|_| "the ledger failed in another thread")?;
+            let seq = tail.head.seq;
+            tail.waiters.push(tail::Waiter { seq, answer });
+        }
+        self.wake_sync.notify_one();
+        Pending::of(pending).wait().map(drop)
+    }
+
     fn wake_fold(&self) {
         if let Some(thread) = self.folder.get() {
             thread.unpark();
@@ -292,6 +356,10 @@ impl Future for Pending {
 }
 
 impl Pending {
+    fn of(receiver: oneshot::Receiver<Result<Receipt, String>>) -> Pending {
+        Pending(receiver)
+    }
+
     /// Blocks the thread; not for async code.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -14,7 +15,7 @@ use crate::dns::sockets::Ports;
 use crate::kernel::{self, Fence, FenceError};
 
 /// What the kernel recorded when the workload called `connect`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Origin {
     /// The address that was dialled, canonical (v4-mapped as v4).
     pub destination: SocketAddr,

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 use weir_core::identity::Identity;
 
 /// Whose connections are meant.
@@ -31,11 +30,10 @@ struct Open {
     connections: HashMap<u64, Connection>,
 }
 
-#[derive(Debug)]
 struct Connection {
     identity: Arc<Identity>,
     /// Gone once it was used.
-    end: Option<oneshot::Sender<String>>,
+    end: Option<End>,
 }
 
 /// One served connection's place in the list; it leaves with it.
@@ -45,19 +43,24 @@ pub struct Seat {
     number: u64,
 }
 
-/// Yields the reason when the connection is to end.
-pub type Revoked = oneshot::Receiver<String>;
+/// Tells a connection to end, and why; false when it ends by itself this moment.
+pub type End = Box<dyn FnOnce(String) -> bool + Send>;
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
 
 impl Registry {
     /// Adds a connection.
-    pub fn enter(self: &Arc<Self>, identity: &Arc<Identity>) -> (Seat, Revoked) {
-        let (end, revoked) = oneshot::channel();
+    pub fn enter(self: &Arc<Self>, identity: &Arc<Identity>, end: End) -> Seat {
         let mut open = self.lock();
         open.next += 1;
         let number = open.next;
         let connection = Connection { identity: Arc::clone(identity), end: Some(end) };
         open.connections.insert(number, connection);
-        (Seat { registry: Arc::clone(self), number }, revoked)
+        Seat { registry: Arc::clone(self), number }
     }
 
     /// Tells the connections meant to end, with these words for the audit. Returns how many were told.
@@ -75,8 +78,7 @@ impl Registry {
                 Whose::Process(_) => tree.contains(&identity.process.pid),
             };
             if meant && let Some(end) = connection.end.take() {
-                // One that ends by itself this moment needs no telling.
-                told += usize::from(end.send(reason.to_owned()).is_ok());
+                told += usize::from(end(reason.to_owned()));
             }
         }
         told
@@ -143,13 +145,17 @@ mod tests {
     #[test]
     fn those_meant_are_told_once_and_the_others_are_not() {
         let live = Arc::new(Registry::default());
-        let (_a, mut first) = live.enter(&identity("app", "eva", 1));
-        let (_b, mut second) = live.enter(&identity("app", "bob", 2));
-        let (gone, _) = live.enter(&identity("app", "bob", 3));
-        drop(gone);
+        let (tell, told) = std::sync::mpsc::channel();
+        let end = |number: u32| -> End {
+            let tell = tell.clone();
+            Box::new(move |reason| tell.send((number, reason)).is_ok())
+        };
+        let _first = live.enter(&identity("app", "eva", 1), end(1));
+        let _second = live.enter(&identity("app", "bob", 2), end(2));
+        drop(live.enter(&identity("app", "bob", 3), end(3)));
         assert_eq!(live.revoke(&Whose::User("bob".into()), "left"), 1);
-        assert_eq!(second.try_recv().unwrap(), "left");
-        assert!(first.try_recv().is_err());
+        assert_eq!(told.try_recv().unwrap(), (2, "left".to_owned()));
+        assert!(told.try_recv().is_err());
         assert_eq!(live.revoke(&Whose::Workload("app".into()), "all"), 1, "the other was told before");
         assert_eq!(live.revoke(&Whose::Workload("else".into()), "none"), 0);
     }

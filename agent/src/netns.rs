@@ -14,9 +14,9 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use crate::app::{Agent, Workers};
+use crate::app::{Agent, arrivals};
 use crate::dns::sockets::{Bound, Ports};
-use crate::dns::{Server, Serving};
+use crate::keeper::{Relays, Serving};
 use crate::kernel::{self, Fence, FenceError};
 use crate::listen::{Listeners, Sockets};
 
@@ -53,9 +53,9 @@ pub(crate) struct Questions {
 }
 
 impl Questions {
-    pub(crate) fn begin(bound: Bound, server: &Server) -> io::Result<Self> {
+    pub(crate) fn begin(bound: &Bound, relays: &Arc<Relays>) -> io::Result<Self> {
         let (ports, descriptors) = (bound.ports()?, bound.descriptors()?);
-        Ok(Self { ports, serving: Some(server.serve(bound)?), descriptors })
+        Ok(Self { ports, serving: Some(relays.serve(bound)?), descriptors })
     }
 
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
@@ -150,16 +150,16 @@ impl Namespaces {
     ///
     /// # Errors
     /// A socket has no namespace, or cannot be watched.
-    pub(crate) fn resume(&self, doors: Vec<(Sockets, Bound)>, workers: &Workers) -> io::Result<()> {
+    pub(crate) fn resume(&self, agent: &Arc<Agent>, doors: Vec<(Sockets, Bound)>) -> io::Result<()> {
         for (sockets, bound) in doors {
             let file = File::from(kernel::netns_of(&sockets)?);
-            self.begin(file, sockets, bound, workers)?;
+            self.begin(agent, file, sockets, &bound)?;
         }
         Ok(())
     }
 
     /// Follows the namespaces of labelled processes as they come and go. Ends only with the kernel's events.
-    pub(crate) async fn follow(&self, agent: &Arc<Agent>, workers: &Workers) -> FenceError {
+    pub(crate) async fn follow(&self, agent: &Arc<Agent>) -> FenceError {
         let mut strangers = match agent.fence.strangers() {
             Ok(strangers) => strangers,
             Err(fault) => return fault,
@@ -172,7 +172,7 @@ impl Namespaces {
                 met = strangers.next() => match met {
                     Ok(pids) => {
                         for pid in pids {
-                            self.meet(agent, workers, pid).await;
+                            self.meet(agent, pid).await;
                         }
                     }
                     Err(fault) => return fault,
@@ -182,14 +182,14 @@ impl Namespaces {
                         self.look_at_routes(agent).await;
                     }
                     looks = looks.wrapping_add(1);
-                    self.look(agent, workers).await;
+                    self.look(agent).await;
                 }
             }
         }
     }
 
     /// Serves the namespace of one labelled process.
-    pub(crate) async fn meet(&self, agent: &Arc<Agent>, workers: &Workers, pid: u32) {
+    pub(crate) async fn meet(&self, agent: &Arc<Agent>, pid: u32) {
         // A process that has ended meanwhile needs no listener.
         let Ok(file) = File::open(format!("/proc/{pid}/ns/net")) else { return };
         let Ok(inode) = file.metadata().map(|found| found.ino()) else { return };
@@ -216,7 +216,7 @@ impl Namespaces {
             Ok::<_, io::Error>((file, sockets, bound))
         });
         let served = match opened.await {
-            Ok(Ok((file, sockets, bound))) => self.begin(file, sockets, bound, workers),
+            Ok(Ok((file, sockets, bound))) => self.begin(agent, file, sockets, &bound),
             Ok(Err(fault)) => Err(fault),
             Err(fault) => Err(io::Error::other(fault)),
         };
@@ -226,14 +226,14 @@ impl Namespaces {
         self.look_at_routes(agent).await;
     }
 
-    fn begin(&self, file: File, sockets: Sockets, bound: Bound, workers: &Workers) -> io::Result<u64> {
+    fn begin(&self, agent: &Arc<Agent>, file: File, sockets: Sockets, bound: &Bound) -> io::Result<u64> {
         let inode = file.metadata()?.ino();
-        let questions = Questions::begin(bound, workers.questions())?;
+        let questions = Questions::begin(bound, &agent.relays)?;
         let listeners = Arc::new(Listeners::of(sockets)?);
         let cookie = listeners.netns();
-        let (accepting, by) = (workers.clone(), Arc::clone(&listeners));
+        let (accepting, by) = (Arc::clone(agent), Arc::clone(&listeners));
         let task = Handle::current().spawn(async move {
-            let fault = accepting.accept(&by).await;
+            let fault = arrivals::accept(&accepting, &by).await;
             tracing::error!(%fault, "A network namespace's listener failed.");
         });
         let accepting = task.abort_handle();
@@ -253,7 +253,7 @@ impl Namespaces {
 
     /// Finds namespaces that no event told of, and drops those that no labelled process lives in any more: a listener
     /// would keep them for ever.
-    async fn look(&self, agent: &Arc<Agent>, workers: &Workers) {
+    async fn look(&self, agent: &Arc<Agent>) {
         let looking = Arc::clone(agent);
         let own = self.own_inode;
         let Ok(inhabited) = tokio::task::spawn_blocking(move || inhabited(&looking, own)).await else {
@@ -261,7 +261,7 @@ impl Namespaces {
         };
         for (inode, pid) in &inhabited {
             if !self.serves(*inode) {
-                self.meet(agent, workers, *pid).await;
+                self.meet(agent, *pid).await;
             }
         }
         let inodes: HashSet<u64> = inhabited.into_keys().collect();

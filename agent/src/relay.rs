@@ -1,13 +1,20 @@
-//! One connection: sockets and Session. Start reading in `connection`; `pump` moves the bytes.
+//! The relaying process: `process` is its life, `thread` receives connections, `connection` is one of them, `pump` moves
+//! its bytes, `link` asks the keeper.
 
 mod buffer;
 mod connection;
 mod leg;
+mod link;
 mod postgres;
+mod process;
 mod pump;
 mod rim;
 mod secure;
 mod sniffing;
 mod surroundings;
+mod thread;
 
-pub(crate) use connection::{Connection, serve};
+pub use link::Counter;
+pub use process::run;
+pub(crate) use link::Link;
+pub(crate) use process::{Relay, Thread};

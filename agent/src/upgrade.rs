@@ -20,6 +20,8 @@ use crate::kernel::inherit::Inheritance;
 
 /// How long open connections may go on before the agent changes over; what is still open then is reset.
 pub const DRAIN: Duration = Duration::from_secs(2);
+/// How long the relaying process may take to end when no connection is open: questions may be under way.
+pub const LAST: Duration = Duration::from_millis(500);
 /// How long the new program may take to say that it could start.
 const TRIAL: Duration = Duration::from_secs(30);
 
@@ -58,7 +60,7 @@ pub(crate) async fn drain(agent: &Agent) -> u64 {
     let ended = async {
         loop {
             let left = agent.left.notified();
-            if agent.connections.load(Ordering::SeqCst) == 0 && agent.dns.waiting() == 0 {
+            if agent.connections.load(Ordering::SeqCst) == 0 {
                 return;
             }
             left.await;
@@ -92,7 +94,7 @@ pub fn program() -> std::io::Result<PathBuf> {
 }
 
 /// What the process was started with, but for what an earlier upgrade added.
-fn arguments() -> Vec<OsString> {
+pub(crate) fn arguments() -> Vec<OsString> {
     let mut kept = Vec::new();
     let mut given = std::env::args_os().skip(1);
     while let Some(argument) = given.next() {

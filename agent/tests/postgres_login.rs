@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose,
     PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, SignatureAlgorithm,
 };
-use weir::credential::{Login, LoginError, postgres_login};
+use weir::credential::{Known, Login, LoginError, postgres_login};
 use weir::upstream::{
     Connector, Origin, PostgresError, PostgresLeg, Purpose, Trust, UpstreamTls, dial, postgres_leg,
     postgres_tls,
@@ -133,7 +133,7 @@ impl Cluster {
     async fn log_in(&self, user: &str, password: &str, tls: bool) -> Result<Vec<u8>, LoginError> {
         let parameters = [("database", "postgres"), ("application_name", "weir-test")];
         let mut login =
-            Login { user, password: password.as_bytes(), parameters: &parameters, certificate: None };
+            Login { user, password: &Known(password.as_bytes()), parameters: &parameters, certificate: None };
         if tls {
             let mut leg = self.over_tls().await;
             login.certificate = Some(&leg.certificate);
@@ -184,7 +184,7 @@ async fn the_session_goes_on_where_the_login_ended(cluster: &Cluster) {
     let mut leg = cluster.over_tls().await;
     let login = Login {
         user: "scram",
-        password: b"scram-pw",
+        password: &Known(b"scram-pw"),
         parameters: &[("database", "postgres")],
         certificate: None,
     };
@@ -241,7 +241,7 @@ async fn scram_is_bound_to_the_certificate_the_server_showed() {
         let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let other = CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&other).unwrap();
         let login =
-            Login { user: "bound", password: b"bound-pw", parameters: &[], certificate: Some(other.der()) };
+            Login { user: "bound", password: &Known(b"bound-pw"), parameters: &[], certificate: Some(other.der()) };
         let fault = postgres_login(&mut leg.wire, &login).await.unwrap_err();
         assert!(fault.to_string().contains("channel binding"), "{fault}");
     }

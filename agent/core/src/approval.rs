@@ -6,10 +6,11 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// What the desk shows to approvers while the act is held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// Unique in this agent's lifetime; what `weir approvals approve ID` takes.
     pub id: String,
@@ -40,7 +41,7 @@ impl Question {
 }
 
 /// The desk's answer. `digest` must equal the question's, or the act stays held.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
     pub id: String,
     pub digest: [u8; 32],

@@ -3,8 +3,10 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 /// The identity floor (workload, owner, process) that every audit row carries, plus the bound user where there is one.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Name of the workload label that the kernel found for the connecting task or its socket.
     pub workload: String,
@@ -19,7 +21,7 @@ pub struct Identity {
 }
 
 /// What kind of principal acts, as the audit reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Class {
     Human,
     Service,
@@ -40,7 +42,7 @@ impl Class {
 }
 
 /// The process that called `connect`, as the kernel recorded it at that moment.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Process {
     /// Thread-group id in the initial pid namespace.
     pub pid: u32,

@@ -4,17 +4,18 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Agent, worker};
-use crate::dns::sockets::Bound;
+use super::{Agent, arrivals};
+use crate::dns::sockets::{Bound, Ports};
 use crate::kernel::inherit::Inheritance;
 use crate::listen::{Listeners, Sockets};
 use crate::netns::{self, Questions};
-use crate::{control, coverage, kernel, neighbours, sweep, upgrade};
+use crate::{control, coverage, keeper, kernel, neighbours, sweep, upgrade};
 
 /// Serves until the agent ends. What it returns is for the program that follows, after `weir upgrade`.
 pub(super) async fn serve(
@@ -32,12 +33,9 @@ pub(super) async fn serve(
     let listeners = Listeners::of(sockets)?;
     let control = control::bind(&agent.config.control, inheritance.control).await?;
     agent.look_names_up().await;
-    let started = worker::start(&agent)?;
-    let workers = agent.workers.get_or_init(|| started);
-    let mut questions = Questions::begin(bound, workers.questions())?;
-    let failed =
-        questions.serving.as_mut().map(|serving| &mut serving.failed).context("DNS is not served")?;
-    agent.namespaces.resume(doors, workers)?;
+    let questions = Questions::begin(&bound, &agent.relays)?;
+    agent.namespaces.resume(&agent, doors)?;
+    keeper::start(&agent).await?;
     agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
     listeners.publish(&agent.fence, questions.ports)?;
     let sweeping = Arc::clone(&agent);
@@ -63,9 +61,10 @@ pub(super) async fn serve(
         () = sweep::keep(&agent) => {}
         () = coverage::keep(&agent) => {}
         () = neighbours::keep(&agent) => {}
-        failed = workers.accept(&listeners) => return Err(failed.into()),
-        failed = agent.namespaces.follow(&agent, workers) => return Err(failed.into()),
-        failed = failed => return Err(failed?).context("DNS questions cannot be received"),
+        () = agent.keep_ledger() => {}
+        failed = keeper::keep(&agent) => return Err(failed),
+        failed = arrivals::accept(&agent, &listeners) => return Err(failed.into()),
+        failed = agent.namespaces.follow(&agent) => return Err(failed.into()),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
         () = agent.stop.notified() => {}
@@ -73,6 +72,9 @@ pub(super) async fn serve(
     }
     // Nobody finds a socket that no agent answers.
     let _ = std::fs::remove_file(&agent.config.control);
+    if let Some(half) = agent.relays.now() {
+        half.end(Duration::ZERO).await;
+    }
     Ok(None)
 }
 
@@ -91,7 +93,7 @@ fn doors(
     for sockets in Sockets::adopt(listeners)? {
         let netns = sockets.netns()?;
         let turned = agent.fence.listener(netns)?;
-        let kept = by_netns.remove(&netns).zip(turned).and_then(|(fds, turned)| Bound::adopt(fds, &turned));
+        let kept = by_netns.remove(&netns).zip(turned).and_then(|(fds, turned)| Bound::adopt(fds, &Ports::turned(&turned)));
         let bound = match kept {
             Some(bound) => bound,
             None => netns::inside(kernel::netns_of(&sockets)?, Bound::open)?,
@@ -107,6 +109,13 @@ fn open_doors(port: u16) -> anyhow::Result<(Sockets, Bound)> {
     Ok((sockets, Bound::open().context("cannot listen for DNS questions")?))
 }
 
+/// The relaying process ends with what is still open; its last records are in the ledger then.
+async fn end_relay(agent: &Agent) {
+    if let Some(half) = agent.relays.now() {
+        half.end(upgrade::LAST).await;
+    }
+}
+
 /// Lets what is under way end, and gathers what the next program needs. What comes meanwhile waits in the sockets' queues.
 async fn hand_over(
     agent: &Agent,
@@ -120,6 +129,10 @@ async fn hand_over(
         () = agent.fence.keep_alive() => 0,
         open = upgrade::drain(agent) => open,
     };
+    tokio::select! {
+        () = agent.fence.keep_alive() => {}
+        () = end_relay(agent) => {}
+    }
     agent.record(
         "upgrade",
         &format!("the agent becomes {}; {open} connections end with it", agent.program.display()),

@@ -11,12 +11,13 @@ use arc_swap::ArcSwap;
 use weir_core::policy::{Policy, Surroundings};
 
 use super::{BundleError, folder, load};
+use crate::lane::message::Sources;
 
 /// What became of a change.
 #[derive(Debug)]
 pub enum Reload {
     /// The new policy is in force.
-    Swapped { old: Arc<Policy>, new: Arc<Policy> },
+    Swapped { old: Arc<Policy>, new: Arc<Policy>, sources: Sources },
     /// The old policy stays in force.
     Refused(BundleError),
 }
@@ -25,6 +26,7 @@ pub enum Reload {
 #[derive(Debug)]
 pub struct Live {
     current: Arc<ArcSwap<Policy>>,
+    first: Sources,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,13 +52,19 @@ impl Live {
             .name("weir-policies".into())
             .spawn(move || watch.run(&ended, &report))
             .map_err(|source| BundleError::Folder { path: folder.into(), source })?;
-        Ok(Live { current, stop, thread: Some(thread) })
+        Ok(Live { current, first: first.sources, stop, thread: Some(thread) })
     }
 
     /// The policy in force now. An act keeps the one it started with.
     #[must_use]
     pub fn policy(&self) -> Arc<Policy> {
         self.current.load_full()
+    }
+
+    /// The text of what was loaded first.
+    #[must_use]
+    pub fn first(&self) -> &Sources {
+        &self.first
     }
 
     /// The cell itself, for threads that read it often.
@@ -100,7 +108,7 @@ impl Watch {
                     // A checkout that is committed without a change of text still has a new commit.
                     if (old.sha(), old.commit()) != (new.sha(), new.commit()) {
                         self.current.store(new.clone());
-                        report(Reload::Swapped { old, new });
+                        report(Reload::Swapped { old, new, sources: bundle.sources });
                     }
                 }
                 Err(fault) => report(Reload::Refused(fault)),

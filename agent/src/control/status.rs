@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::Agent;
 use crate::coverage::Coverage;
 use crate::kernel;
+use crate::lane::message::Confined;
 
 /// One moment of an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Status {
     pub not_covered: Vec<String>,
     pub workloads: Vec<String>,
     pub connections: u64,
+    /// The process that reads what workloads and servers say, and how it is confined.
+    pub relay: Confined,
     /// Network namespaces served beside the agent's own.
     pub namespaces: u64,
     /// What the kernel programs counted since the fence was raised.
@@ -66,7 +69,8 @@ pub struct ClickHouseStatus {
 impl Status {
     #[must_use]
     pub fn of(agent: &Agent) -> Status {
-        let policy = agent.policy.load();
+        let half = agent.relays.now();
+        let (commit, sha256) = half.as_ref().map(|half| half.in_force()).unwrap_or_default();
         let ledger = agent.ledger.status();
         Status {
             node: agent.config.node.clone(),
@@ -83,6 +87,7 @@ impl Status {
             not_covered: NOT_COVERED.iter().map(|way| (*way).to_owned()).collect(),
             workloads: agent.config.workloads.iter().map(|workload| workload.name.clone()).collect(),
             connections: agent.connections.load(std::sync::atomic::Ordering::Relaxed),
+            relay: half.map(|half| half.confined()).unwrap_or_default(),
             namespaces: agent.namespaces.count() as u64,
             fence: agent
                 .fence
@@ -93,8 +98,8 @@ impl Status {
                 .collect(),
             coverage: Coverage::of(agent).unwrap_or_default(),
             policy: PolicyStatus {
-                commit: policy.commit().into(),
-                sha256: policy.sha().into(),
+                commit,
+                sha256,
                 problems: agent.policy_problems(),
             },
             ledger: LedgerStatus {

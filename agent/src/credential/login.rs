@@ -5,21 +5,21 @@ use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{
-    ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256,
-};
+use postgres_protocol::authentication::sasl::{SCRAM_SHA_256, SCRAM_SHA_256_PLUS};
 use postgres_protocol::message::frontend;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use weir_core::limits::PG_AUTH_BYTES;
 use zeroize::Zeroize;
 
-/// Who logs in, how. The password is borrowed and not printed.
+use super::proof::Prover;
+use crate::lane::message::Binding;
+
+/// Who logs in, how.
 #[derive(Clone, Copy)]
 pub struct Login<'a> {
     pub user: &'a str,
-    pub password: &'a [u8],
+    pub password: &'a dyn Prover,
     /// The workload's start-up parameters, `user` and `_pq_.` options left out; the protocol is 3.0, so a client that asked
     /// for more must be told so (NegotiateProtocolVersion) by the session.
     pub parameters: &'a [(&'a str, &'a str)],
@@ -47,6 +47,8 @@ pub enum LoginError {
     Unproven(String),
     #[error("the server broke the protocol at log-in: {0}")]
     Violation(&'static str),
+    #[error("the password: {0}")]
+    Password(String),
     #[error("start-up parameter {0:?} may not be sent")]
     Parameter(String),
     #[error("the connection broke at log-in: {0}")]
@@ -86,13 +88,14 @@ where
             // One password exchange a login: a server that asks twice is after something.
             _ if asked => return Err(LoginError::Violation("asks for the password twice")),
             CLEAR_TEXT if login.certificate.is_none() => return Err(LoginError::ClearText),
-            CLEAR_TEXT => send_password(stream, login.password).await?,
+            CLEAR_TEXT => {
+                let password = login.password.clear_text().map_err(LoginError::Password)?;
+                send_password(stream, &password).await?;
+            }
             MD5 => {
                 let salt = rest.try_into().map_err(|_| LoginError::Violation("a salt of another length"))?;
-                let mut answer = md5_hash(login.user.as_bytes(), login.password, salt);
-                let sent = send_password(stream, answer.as_bytes()).await;
-                answer.zeroize();
-                sent?;
+                let answer = login.password.md5(login.user, salt).map_err(LoginError::Password)?;
+                send_password(stream, &answer).await?;
             }
             SASL => scram(stream, login, rest).await?,
             other => return Err(LoginError::Method(method(other))),
@@ -110,23 +113,22 @@ where
     let endpoint = login.certificate.and_then(server_end_point);
     let (mechanism, binding) = match endpoint {
         Some(hash) if offered(SCRAM_SHA_256_PLUS) => {
-            (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(hash))
+            (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash))
         }
         // `y`: we could have bound, and a server that offered it will notice that somebody struck its offer out.
-        Some(_) if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
-        None if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        Some(_) if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, Binding::Unrequested),
+        None if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, Binding::Unsupported),
         Some(_) | None => return Err(LoginError::Method("an unknown SASL mechanism".into())),
     };
-    let unproven = |fault: io::Error| LoginError::Unproven(fault.to_string());
-    let mut scram = ScramSha256::new(login.password, binding);
+    let mut scram = login.password.scram(binding).map_err(LoginError::Password)?;
     let mut out = BytesMut::new();
     frontend::sasl_initial_response(mechanism, scram.message(), &mut out).map_err(|_| too_long())?;
     send(stream, out).await?;
-    scram.update(&expect(stream, SASL_CONTINUE).await?).map_err(unproven)?;
+    scram.update(&expect(stream, SASL_CONTINUE).await?).map_err(LoginError::Unproven)?;
     let mut out = BytesMut::new();
     frontend::sasl_response(scram.message(), &mut out).map_err(|_| too_long())?;
     send(stream, out).await?;
-    scram.finish(&expect(stream, SASL_FINAL).await?).map_err(unproven)
+    scram.finish(&expect(stream, SASL_FINAL).await?).map_err(LoginError::Unproven)
 }
 
 async fn expect<S>(stream: &mut S, kind: i32) -> Result<Vec<u8>, LoginError>

@@ -1,88 +1,59 @@
 //! Questions by datagram, on a thread of their own, so that a flood of them delays no connection.
 //! It refuses in place what is refused, and lets wait what waits for a server.
 
+use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
-use tokio::sync::{mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinSet};
+use weir_core::audit::Record;
 use weir_core::limits::DNS_UDP_BYTES;
 
-use super::sockets::{Bound, Socket, Sockets};
+use super::sockets::{Bound, Ports, Socket, Sockets};
 use super::{Next, Way, forward, judge, record};
-use crate::app::Agent;
+use crate::lane::Lane;
+use crate::lane::message::ToRelay;
+use crate::listen::Origin;
+use crate::relay::Thread;
 
-/// The thread that serves questions, of each network namespace that it is given.
-#[derive(Debug, Clone)]
-pub(crate) struct Server(mpsc::Sender<Work>);
-
-/// Sockets to serve, until the receiver hears that nobody holds them any more; the sender tells when they fail.
-#[derive(Debug)]
-struct Work {
-    sockets: Bound,
-    held: oneshot::Receiver<Never>,
-    failed: oneshot::Sender<io::Error>,
-}
-
-#[derive(Debug)]
-enum Never {}
-
-/// Sockets that are served for as long as it lives.
-#[derive(Debug)]
-pub(crate) struct Serving {
-    _held: oneshot::Sender<Never>,
-    /// Resolves when a socket fails.
-    pub(crate) failed: oneshot::Receiver<io::Error>,
-}
-
-impl Server {
-    /// # Errors
-    /// More are waiting to be begun than the thread has taken.
-    pub(crate) fn serve(&self, sockets: Bound) -> io::Result<Serving> {
-        let ((holds, held), (tell, failed)) = (oneshot::channel(), oneshot::channel());
-        let work = Work { sockets, held, failed: tell };
-        self.0.try_send(work).map_err(|_| io::Error::other("the thread for DNS questions is busy"))?;
-        Ok(Serving { _held: holds, failed })
-    }
-}
-
-/// Starts the thread.
-///
-/// # Errors
-/// No thread can be started.
-pub(crate) fn start(agent: &Arc<Agent>) -> anyhow::Result<Server> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (server, works) = mpsc::channel(BEGINNINGS);
-    let agent = Arc::clone(agent);
-    std::thread::Builder::new()
-        .name("dns".into())
-        .spawn(move || tokio::task::LocalSet::new().block_on(&runtime, run(&agent, works)))
-        .context("cannot start the thread for DNS questions")?;
-    Ok(Server(server))
-}
-
-async fn run(agent: &Arc<Agent>, mut works: mpsc::Receiver<Work>) {
-    while let Some(work) = works.recv().await {
-        let agent = Arc::clone(agent);
-        tokio::task::spawn_local(async move {
-            tokio::select! {
-                fault = serve_all(&agent, work.sockets) => drop(work.failed.send(fault)),
-                _ = work.held => {}
+/// Serves the sockets that the keeper sends, until the lane ends.
+pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
+    let mut serving: HashMap<u64, AbortHandle> = HashMap::new();
+    while let Ok(Some((order, fds))) = lane.receive::<ToRelay>().await {
+        match order {
+            ToRelay::Questions { number, v4, v6 } => {
+                let Some(bound) = Ports::of(v4, &v6).and_then(|ports| Bound::adopt(fds, &ports)) else {
+                    tracing::error!(number, "Sockets for DNS questions are not whole.");
+                    continue;
+                };
+                let thread = Arc::clone(thread);
+                let task = tokio::task::spawn_local(async move {
+                    let fault = serve_all(&thread, bound).await;
+                    tracing::error!(%fault, "DNS questions cannot be received.");
+                });
+                if let Some(before) = serving.insert(number, task.abort_handle()) {
+                    before.abort();
+                }
             }
-        });
+            ToRelay::Unserve { number } => drop(serving.remove(&number).map(|task| task.abort())),
+            ToRelay::Reply { id, reply } => thread.link.answered(id, reply, fds),
+            order => tracing::error!(?order, "An order that the thread for DNS does not know."),
+        }
     }
 }
 
 /// Returns only when the sockets cannot be watched.
-async fn serve_all(agent: &Arc<Agent>, bound: Bound) -> io::Error {
+async fn serve_all(thread: &Arc<Thread>, bound: Bound) -> io::Error {
     let sockets = match Sockets::of(bound) {
         Ok(sockets) => sockets,
         Err(fault) => return fault,
     };
-    let mut serving = tokio::task::JoinSet::new();
+    // Aborted with this task.
+    let mut serving = JoinSet::new();
     for socket in sockets.into_each() {
-        serving.spawn_local(serve(Arc::clone(agent), Rc::new(socket)));
+        serving.spawn_local(serve_one(Arc::clone(thread), Rc::new(socket)));
     }
     match serving.join_next().await {
         Some(Err(fault)) => io::Error::other(fault),
@@ -90,40 +61,36 @@ async fn serve_all(agent: &Arc<Agent>, bound: Bound) -> io::Error {
     }
 }
 
-/// Rest after a failed receive, so that the loop does not spin.
-const REST: std::time::Duration = std::time::Duration::from_millis(20);
-/// Network namespaces whose sockets may wait to be served.
-const BEGINNINGS: usize = 64;
-
-async fn serve(agent: Arc<Agent>, socket: Rc<Socket>) {
+async fn serve_one(thread: Arc<Thread>, socket: Rc<Socket>) {
     // A longer question is cut, and so is none.
     let mut buffer = vec![0; usize::from(DNS_UDP_BYTES)];
     loop {
-        let arrival = match socket.receive(&agent.fence, &mut buffer).await {
-            Ok(arrival) => arrival,
+        let heard = match socket.receive(&mut buffer).await {
+            Ok(heard) => heard,
             Err(fault) => {
                 tracing::error!(%fault, "A DNS question could not be received.");
                 tokio::time::sleep(REST).await;
                 continue;
             }
         };
-        let back = arrival.back;
-        match judge(&agent, &arrival.origin, &buffer[..arrival.bytes]) {
+        let origin = thread.link.asker(heard.netns, heard.from, heard.to, heard.received).await;
+        let back = heard.back;
+        match judge(&thread.relay, &origin, &buffer[..heard.bytes]) {
             Next::Silence => {}
             Next::Refuse(answer, None) => socket.answer(&answer, back),
             Next::Refuse(answer, Some(row)) => {
-                let (agent, socket) = (Arc::clone(&agent), Rc::clone(&socket));
+                let (thread, socket) = (Arc::clone(&thread), Rc::clone(&socket));
                 // Rows of refusals have a rate, so these tasks are few.
                 tokio::task::spawn_local(async move {
-                    note(&agent, arrival.origin.as_ref().ok(), *row).await;
+                    note(&thread, origin.as_ref().ok(), *row).await;
                     socket.answer(&answer, back);
                 });
             }
             Next::Forward(question) => {
-                let Ok(origin) = arrival.origin else { continue };
-                let (agent, socket) = (Arc::clone(&agent), Rc::clone(&socket));
+                let Ok(origin) = origin else { continue };
+                let (thread, socket) = (Arc::clone(&thread), Rc::clone(&socket));
                 tokio::task::spawn_local(async move {
-                    let answer = forward(&agent, &origin, &question, Way::Datagram).await;
+                    let answer = forward(&thread, &origin, &question, Way::Datagram).await;
                     socket.answer(&answer, back);
                 });
             }
@@ -134,17 +101,16 @@ async fn serve(agent: Arc<Agent>, socket: Rc<Socket>) {
 }
 
 /// Writes the row of a refusal; a ledger that cannot be written refuses every other act as well.
-pub(super) async fn note(
-    agent: &Arc<Agent>,
-    origin: Option<&crate::listen::Origin>,
-    row: weir_core::audit::Record,
-) {
+pub(super) async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) {
     match origin {
         Some(origin) => {
-            if let Err(why) = record(agent, origin, row).await {
+            if let Err(why) = record(thread, origin, row).await {
                 tracing::error!(%why, "The row of a refused look-up could not be written.");
             }
         }
-        None => agent.append(&row),
+        None => thread.relay.append(&row),
     }
 }
+
+/// Rest after a failed receive, so that the loop does not spin.
+const REST: Duration = Duration::from_millis(20);

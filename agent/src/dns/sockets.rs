@@ -20,6 +20,20 @@ pub struct Ports {
     pub v6: [u16; DNS_SLOTS],
 }
 
+impl Ports {
+    /// The ports to which the kernel turns.
+    #[must_use]
+    pub fn turned(listener: &Listener) -> Ports {
+        Ports { v4: listener.dns4, v6: listener.dns6 }
+    }
+
+    /// `None` for more slots than there are.
+    #[must_use]
+    pub fn of(v4: u16, v6: &[u16]) -> Option<Ports> {
+        Some(Ports { v4, v6: v6.try_into().ok()? })
+    }
+}
+
 /// The sockets of one network namespace.
 #[derive(Debug)]
 pub struct Sockets {
@@ -41,10 +55,14 @@ pub struct Socket {
 
 /// A question as it arrived.
 #[derive(Debug)]
-pub struct Arrival {
+pub struct Heard {
     pub bytes: usize,
-    /// Who asks, and which server.
-    pub origin: Result<Origin, NoOrigin>,
+    /// Under these the kernel has published who asks.
+    pub netns: u64,
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    /// Wall clock, nanoseconds.
+    pub received: u64,
     pub back: Back,
 }
 
@@ -85,16 +103,16 @@ impl Bound {
     /// Those that another program of this process opened, in the order in which the kernel turns to them; `None` when
     /// one of them is missing.
     #[must_use]
-    pub fn adopt(inherited: Vec<OwnedFd>, turned: &Listener) -> Option<Self> {
+    pub fn adopt(inherited: Vec<OwnedFd>, turned: &Ports) -> Option<Self> {
         let mut by_port: HashMap<u16, [Option<std::net::UdpSocket>; 2]> = HashMap::new();
         for fd in inherited {
             let socket = std::net::UdpSocket::from(fd);
             let local = socket.local_addr().ok()?;
             by_port.entry(local.port()).or_default()[usize::from(local.is_ipv6())] = Some(socket);
         }
-        let [read, twin] = by_port.remove(&turned.dns4)?;
+        let [read, twin] = by_port.remove(&turned.v4)?;
         let v4 = Pair(read?, twin);
-        let slots = turned.dns6.iter().filter(|port| **port != 0);
+        let slots = turned.v6.iter().filter(|port| **port != 0);
         let v6: Option<Vec<Pair>> =
             slots.map(|port| by_port.remove(port).and_then(|[twin, read]| Some(Pair(read?, twin)))).collect();
         Some(Self { v4, v6: v6? })
@@ -151,7 +169,7 @@ impl Socket {
     ///
     /// # Errors
     /// The socket itself failed.
-    pub async fn receive(&self, fence: &Fence, buffer: &mut [u8]) -> io::Result<Arrival> {
+    pub async fn receive(&self, buffer: &mut [u8]) -> io::Result<Heard> {
         loop {
             let read =
                 self.inner.async_io(Interest::READABLE, || datagram::receive(&self.inner, buffer)).await;
@@ -170,15 +188,14 @@ impl Socket {
                 }
                 (IpAddr::V4(_), _) => continue,
             };
-            let tuple = Tuple {
+            return Ok(Heard {
+                bytes: heard.bytes,
                 netns: self.netns,
-                source: kernel::address(heard.from.ip()),
-                destination: kernel::address(to),
-                source_port: heard.from.port().into(),
-                destination_port: self.local.port().into(),
-            };
-            let origin = origin_of(fence, &tuple, heard.received);
-            return Ok(Arrival { bytes: heard.bytes, origin, back: Back { to: heard.from, from } });
+                from: heard.from,
+                to: SocketAddr::new(to, self.local.port()),
+                received: heard.received,
+                back: Back { to: heard.from, from },
+            });
         }
     }
 
@@ -204,9 +221,26 @@ fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)>
     Err(taken)
 }
 
-/// The asker of a datagram. The tuple may have belonged to another socket when the datagram came: then it is nobody's.
-fn origin_of(fence: &Fence, tuple: &Tuple, received: u64) -> Result<Origin, NoOrigin> {
-    let origin = Origin::from(fence.asker(tuple)?.ok_or(NoOrigin::NoRecord)?);
+/// The asker of a datagram that arrived at a time of the wall clock. Its addresses may have belonged to another socket
+/// then: in that case it is nobody's.
+///
+/// # Errors
+/// The kernel has published none.
+pub fn asker(
+    fence: &Fence,
+    netns: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    received: u64,
+) -> Result<Origin, NoOrigin> {
+    let tuple = Tuple {
+        netns,
+        source: kernel::address(from.ip()),
+        destination: kernel::address(to.ip()),
+        source_port: from.port().into(),
+        destination_port: to.port().into(),
+    };
+    let origin = Origin::from(fence.asker(&tuple)?.ok_or(NoOrigin::NoRecord)?);
     // Since then the tuple is this socket's, and it is so before its first datagram leaves.
     if received == 0 || monotonic(received) < origin.called_at {
         return Err(NoOrigin::NoRecord);

@@ -8,35 +8,36 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use weir_core::audit::{Decision, Kind, Record};
+use weir_core::destination::Destination;
+use weir_core::identity::Identity;
 use weir_core::limits::{DNS_STREAM_IDLE_NS, DNS_STREAM_QUESTIONS, DNS_UDP_BYTES};
 use weir_core::lookup::Asker;
 
 use super::datagrams::note;
 use super::{Next, Way, forward, judge};
-use crate::app::Agent;
-use crate::listen::{NoOrigin, Origin, finish_on_drop};
+use crate::clock;
+use crate::listen::{Origin, finish_on_drop};
+use crate::relay::{Relay, Thread};
 
-/// Serves a connection to its end.
-///
-/// # Errors
-/// Why it cannot be served, for the row; the connection is reset then.
-pub(crate) async fn serve(
-    agent: &Arc<Agent>,
-    origin: Origin,
-    stream: TcpStream,
-) -> Result<(), (Origin, String)> {
-    let label = agent.workloads.known(origin.label);
-    if !agent.dns.asker(label, Asker::enter) {
-        return Err((origin, "too many connections of the workload ask for names".into()));
+/// Serves a connection to its end; one too many is reset, with a row.
+pub(crate) async fn serve(thread: &Arc<Thread>, origin: &Origin, identity: &Identity, stream: TcpStream) {
+    let label = thread.relay.workloads.known(origin.label);
+    if !thread.relay.dns.asker(label, Asker::enter) {
+        let destination = Destination::new(origin.destination);
+        let mut row = Record::about(identity, &destination, "", clock::wall_ns());
+        row.kind = Kind::Connection;
+        row.decision = Decision::Failed;
+        row.reason = "too many connections of the workload ask for names".into();
+        return thread.relay.append(&row);
     }
-    let _seat = Seat(agent, label);
+    let _seat = Seat(&thread.relay, label);
     finish_on_drop(&stream);
     // A client that goes away, or keeps silent, has had its answers.
-    let _ = talk(agent, Ok(origin), stream).await;
-    Ok(())
+    let _ = talk(thread, Ok(origin.clone()), stream).await;
 }
 
-async fn talk(agent: &Arc<Agent>, origin: Result<Origin, NoOrigin>, mut stream: TcpStream) -> io::Result<()> {
+async fn talk(thread: &Thread, origin: Result<Origin, String>, mut stream: TcpStream) -> io::Result<()> {
     let patience = Duration::from_nanos(DNS_STREAM_IDLE_NS);
     let _ = stream.set_nodelay(true);
     let mut question = Vec::new();
@@ -48,15 +49,15 @@ async fn talk(agent: &Arc<Agent>, origin: Result<Origin, NoOrigin>, mut stream: 
         }
         question.resize(usize::from(length), 0);
         timeout(patience, stream.read_exact(&mut question)).await??;
-        let answer = match (judge(agent, &origin, &question), &origin) {
+        let answer = match (judge(&thread.relay, &origin, &question), &origin) {
             (Next::Silence, _) => return Ok(()),
             (Next::Refuse(answer, row), origin) => {
                 if let Some(row) = row {
-                    note(agent, origin.as_ref().ok(), *row).await;
+                    note(thread, origin.as_ref().ok(), *row).await;
                 }
                 answer
             }
-            (Next::Forward(question), Ok(origin)) => forward(agent, origin, &question, Way::Stream).await,
+            (Next::Forward(question), Ok(origin)) => forward(thread, origin, &question, Way::Stream).await,
             (Next::Forward(_), Err(_)) => return Ok(()),
         };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
@@ -67,7 +68,7 @@ async fn talk(agent: &Arc<Agent>, origin: Result<Origin, NoOrigin>, mut stream: 
 }
 
 /// A connection's place among its workload's.
-struct Seat<'a>(&'a Agent, u64);
+struct Seat<'a>(&'a Relay, u64);
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {

@@ -2,13 +2,14 @@
 //! It refuses to wait for longer than a client would.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UdpSocket};
 use weir_core::limits::{DNS_NS, DNS_UDP_BYTES};
 use weir_core::wire::dns::{NoReply, Proof, Query, Reply};
+
+use crate::relay::Link;
 
 /// How the client asked, and so how the server is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,24 +19,19 @@ pub(crate) enum Way {
 }
 
 /// The server's answer, made one for the client that asked, and what it proves.
-pub(super) async fn ask(query: &Query, server: SocketAddr, way: Way) -> io::Result<(Vec<u8>, Proof)> {
+pub(super) async fn ask(link: &Link, query: &Query, server: SocketAddr, way: Way) -> io::Result<(Vec<u8>, Proof)> {
     let answered = async {
         match way {
-            Way::Datagram => by_datagram(query, server).await,
-            Way::Stream => by_stream(query, server).await,
+            Way::Datagram => by_datagram(link, query, server).await,
+            Way::Stream => by_stream(link, query, server).await,
         }
     };
     tokio::time::timeout(Duration::from_nanos(DNS_NS), answered).await?
 }
 
-async fn by_datagram(query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
-    let any: IpAddr = match server {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    // Port 0: the kernel draws one. Connected: it drops what comes from elsewhere.
-    let socket = UdpSocket::bind((any, 0)).await?;
-    socket.connect(server).await?;
+async fn by_datagram(link: &Link, query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
+    // From a port of its own, and connected: the kernel drops what comes from elsewhere.
+    let socket = link.resolver(server).await?;
     let id = fresh_id()?;
     socket.send(&query.forwarded(id)).await?;
     // No longer than the server was told.
@@ -54,8 +50,8 @@ async fn by_datagram(query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, 
     }
 }
 
-async fn by_stream(query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn by_stream(link: &Link, query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
+    let mut stream = link.resolver_stream(server).await?;
     let id = fresh_id()?;
     let question = query.forwarded(id);
     // One write: some servers read length and message with one read.

@@ -47,7 +47,7 @@ impl Header {
     }
 
     /// The header at the front of `bytes` and its length; `None` if it is torn or damaged.
-    fn parse(bytes: &[u8]) -> Option<(Header, usize)> {
+    pub(super) fn parse(bytes: &[u8]) -> Option<(Header, usize)> {
         let rest = bytes.strip_prefix(MAGIC)?;
         let (epoch, rest) = rest.split_first_chunk::<8>()?;
         let (first, rest) = rest.split_first_chunk::<8>()?;
@@ -198,7 +198,7 @@ fn frame_head(bytes: &[u8]) -> Option<(usize, u64, Digest)> {
     Some((u32::from_be_bytes(*length) as usize, u64::from_be_bytes(*seq), *hash))
 }
 
-fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(super) fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match file.read_at(rest, offset + filled as u64) {
@@ -212,7 +212,7 @@ fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize
 }
 
 const MAGIC: &[u8; 8] = b"weirjrn1";
-const HEADER_FIXED: usize = 8 + 8 + 8 + 32 + 4;
+pub(super) const HEADER_FIXED: usize = 8 + 8 + 8 + 32 + 4;
 const EXTENSION: &str = "journal";
 /// One read of the reader: large enough that a system call costs nothing beside the hashing.
 const READ_AHEAD: usize = 256 * 1024;

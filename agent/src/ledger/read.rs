@@ -1,7 +1,7 @@
 //! The ledger for those who only read: whole trail in order (store, then journal), and "everything written so far".
 //! It refuses to answer from a store that lags: it waits for a live agent, or folds itself when none is alive.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use weir_core::audit::chain::{self, Head};
@@ -9,7 +9,7 @@ use weir_core::audit::verify::Entry;
 
 use super::journal::{self, Cursor, Step};
 use super::store::{Kept, Store};
-use super::{LedgerError, lock, settle, store};
+use super::{LedgerError, drain, lock, settle, store};
 
 /// Makes the store hold every record that was written when this was called.
 ///
@@ -17,8 +17,20 @@ use super::{LedgerError, lock, settle, store};
 /// A live agent does not keep up; no agent is alive and the store cannot be written.
 pub fn catch_up(dir: &Path, patience: Duration) -> Result<(), LedgerError> {
     let deadline = Instant::now() + patience;
-    let end = journal_end(dir)?;
+    let file_fault = |source| LedgerError::File { path: dir.into(), source };
+    let written: Vec<_> = drain::intakes(dir)
+        .map_err(file_fault)?
+        .into_iter()
+        .filter_map(|path| std::fs::metadata(&path).ok().map(|facts| (path, facts.len())))
+        .collect();
+    // An intake that is gone is in the journal, and so is what is written down as moved there.
+    let is_moved = |(path, bytes): &(PathBuf, u64)| drain::drained(path).map_or(!path.exists(), |at| at >= *bytes);
+    let mut end = 0;
     loop {
+        let all_moved = written.iter().all(is_moved);
+        if all_moved && end == 0 {
+            end = journal_end(dir)?;
+        }
         match lock::Lock::take(dir) {
             Ok(_lock) => {
                 settle::settle(dir, &mut Store::open(dir)?, false)?;
@@ -32,7 +44,7 @@ pub fn catch_up(dir: &Path, patience: Duration) -> Result<(), LedgerError> {
             store.newest().map_err(|source| LedgerError::Store { path: store::path(dir), source })
         });
         match newest {
-            Ok(newest) if newest >= end => return Ok(()),
+            Ok(newest) if all_moved && newest >= end => return Ok(()),
             Ok(_) | Err(_) if Instant::now() < deadline => std::thread::sleep(POLL),
             Ok(_) => return Err(LedgerError::Behind { seq: end, seconds: patience.as_secs() }),
             Err(fault) => return Err(fault),

@@ -3,8 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use weir_core::audit::chain::Head;
+use weir_core::audit::chain::{self, Head};
+use weir_core::audit::verify::Entry;
 
+use super::drain;
+use super::intake::FRAME_HEAD;
 use super::LedgerError;
 use super::journal::{self, Cursor, Step};
 use super::store::Store;
@@ -50,8 +53,64 @@ pub(super) fn settle(dir: &Path, store: &mut Store, cut: bool) -> Result<Settled
             settled.damage.push(reason);
         }
     }
+    for path in drain::intakes(dir).map_err(|source| LedgerError::File { path: dir.into(), source })? {
+        intake(&path, store, &mut settled, cut)?;
+    }
     Ok(settled)
 }
+
+/// Gives the store what no agent has moved on from an intake. A record that the agent was moving when it died may be in
+/// both: it is taken once.
+fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> Result<(), LedgerError> {
+    let file_fault = |source| LedgerError::File { path: path.into(), source };
+    let store_fault = |source| LedgerError::Store { path: path.with_file_name("audit.sqlite"), source };
+    let file = std::fs::File::open(path).map_err(file_fault)?;
+    let mut front = vec![0; journal::HEADER_FIXED + journal::NODE_BYTES + 32];
+    let got = journal::read_at_most(&file, &mut front, 0).map_err(file_fault)?;
+    let header = front.get(..got).and_then(journal::Header::parse);
+    let mut offset = match (drain::drained(path), &header) {
+        (Ok(offset), Some(_)) => offset,
+        (Err(_), Some((_, length))) => *length as u64,
+        (_, None) => 0,
+    };
+    if let Some((header, _)) = &header {
+        let known = store.newest_raws(MAYBE_TWICE).map_err(store_fault)?;
+        loop {
+            let batch = drain::read(&file, offset).map_err(file_fault)?;
+            if batch.frames.is_empty() {
+                break;
+            }
+            let group = store.begin().map_err(store_fault)?;
+            for frame in &batch.frames {
+                offset += (FRAME_HEAD + frame.raw.len()) as u64;
+                if known.contains(&frame.raw) {
+                    continue;
+                }
+                let head = &mut settled.head;
+                let (epoch, seq, prev) = (header.epoch.max(head.epoch), head.seq + 1, head.hash);
+                let hash = chain::link(&header.node, epoch, seq, &prev, &frame.raw);
+                let entry = Entry { node: &header.node, epoch, seq, prev, hash, raw: &frame.raw };
+                group.insert(&entry).map_err(store_fault)?;
+                *head = Head { epoch, seq, hash };
+            }
+            group.commit().map_err(store_fault)?;
+            drain::set_drained(path, offset).map_err(file_fault)?;
+        }
+    }
+    let left = file.metadata().map_err(file_fault)?.len().saturating_sub(offset);
+    if left > 0 && cut {
+        let aside = path.with_extension(format!("torn-{}", super::wall_ns()));
+        std::fs::copy(path, &aside).map_err(file_fault)?;
+        let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        settled.damage.push(format!("{left} bytes of an intake are no records; set aside in {name}"));
+    }
+    settled.done.push(path.into());
+    settled.done.push(drain::drained_path(path));
+    Ok(())
+}
+
+/// A record that was given to the journal and not yet written down as such is among so many of the newest.
+const MAYBE_TWICE: u64 = 8192;
 
 enum Sound {
     Whole,

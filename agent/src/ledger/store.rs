@@ -1,6 +1,7 @@
 //! The embedded store: SQLite holding every record that left the journal, readable by any `sqlite3`.
 //! It refuses to compute what it keeps: columns are views into the bytes that were hashed.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -149,6 +150,13 @@ impl Store {
     /// Those of SQLite.
     pub fn newest(&self) -> rusqlite::Result<u64> {
         self.head().map(|head| head.seq)
+    }
+
+    /// What the newest `count` records say.
+    pub(super) fn newest_raws(&self, count: u64) -> rusqlite::Result<HashSet<Vec<u8>>> {
+        let mut query = self.db.prepare_cached("SELECT raw FROM record ORDER BY seq DESC LIMIT ?1")?;
+        let raws = query.query_map([count], |row| row.get::<_, String>(0))?;
+        raws.map(|raw| raw.map(String::into_bytes)).collect()
     }
 
     /// Bytes of the file, free pages included.

@@ -50,7 +50,7 @@ fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
     filter.and_then(BpfProgram::try_from).map_err(io::Error::other)
 }
 
-fn target() -> io::Result<TargetArch> {
+pub(super) fn target() -> io::Result<TargetArch> {
     TargetArch::try_from(std::env::consts::ARCH).map_err(io::Error::other)
 }
 
@@ -98,7 +98,7 @@ fn calls() -> Result<Rules, seccompiler::BackendError> {
 
 /// x32 calls have numbers of their own, which no rule above names (seccomp(2)): they do not exist here. Other
 /// architectures' calls (32-bit) are killed by the compiled filters themselves.
-fn foreign_numbers() -> BpfProgram {
+pub(super) fn foreign_numbers() -> BpfProgram {
     const LOAD_NUMBER: u16 = 0x20;
     const JUMP_IF_AT_LEAST: u16 = 0x35;
     const RETURN: u16 = 0x06;

@@ -8,7 +8,7 @@ use rustix::thread::{
 };
 
 /// Why each is kept. An agent that was given fewer goes on with fewer; `weir check` says what is lost then.
-const KEPT: [(CapabilitySet, &str); 7] = [
+const KEPT: [(CapabilitySet, &str); 10] = [
     (CapabilitySet::BPF, "programs and maps, also after an upgrade"),
     (CapabilitySet::PERFMON, "programs that read kernel structures"),
     (CapabilitySet::NET_ADMIN, "attaching to cgroups, marks and devices of upstream sockets, ending strays"),
@@ -16,6 +16,9 @@ const KEPT: [(CapabilitySet, &str); 7] = [
     (CapabilitySet::SYS_PTRACE, "executables and sockets of other users' processes"),
     (CapabilitySet::DAC_READ_SEARCH, "cgroups by id; hashing executables"),
     (CapabilitySet::DAC_OVERRIDE, "its own files where they belong to another user"),
+    (CapabilitySet::SETUID, "the relaying process's own user"),
+    (CapabilitySet::SETGID, "the same, its group"),
+    (CapabilitySet::KILL, "ending the relaying process, which is another user's"),
 ];
 
 /// Gives up everything else for this thread and all that come from it.

@@ -23,25 +23,27 @@ use super::pump::{End, Ended, Pump};
 use super::rim::{Leg, Rim};
 use super::sniffing::{First, first};
 use super::{postgres, secure};
-use crate::app::Agent;
+use super::process::{Relay, Thread};
 use crate::clock;
-use crate::listen::{Origin, finish_on_drop, reset_on_drop};
-use crate::live::{Revoked, Seat};
+use crate::listen::{finish_on_drop, reset_on_drop};
 use crate::upstream::Wire;
 
 /// What is known of a connection while it is opened.
 pub(crate) struct Connection {
-    pub(crate) agent: Arc<Agent>,
-    /// Its place among the open connections, and the word that it shall end.
-    pub(crate) seat: Seat,
+    pub(crate) thread: Arc<Thread>,
+    /// By which the keeper knows it.
+    pub(crate) session: u64,
+    /// The word that it shall end.
     pub(crate) revoked: Revoked,
     pub(crate) grammar: Rc<PgGrammar>,
     pub(crate) session_id: Arc<str>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) destination: Destination,
-    pub(crate) origin: Origin,
     pub(crate) started_ns: u64,
 }
+
+/// Yields the reason when the connection is to end.
+pub(crate) type Revoked = tokio::sync::oneshot::Receiver<String>;
 
 /// Why a connection ends before it has a session. The words go to the audit, never payload.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +93,7 @@ pub(crate) async fn serve(mut connection: Connection, stream: TcpStream) {
     };
     connection.revoked = revoked;
     match opened {
-        Ok(ready) => connection.relay(ready).await,
+        Ok(ready) => connection.carry(ready).await,
         Err(refusal) => connection.record_refusal(&refusal),
     }
 }
@@ -118,6 +120,10 @@ impl Refusal {
 }
 
 impl Connection {
+    pub(crate) fn relay(&self) -> &Relay {
+        &self.thread.relay
+    }
+
     async fn open(&mut self, mut workload: Wire) -> Result<Ready, Refusal> {
         let early = self.judge(Protocol::Opaque);
         let denied = matches!(early.verdict, Verdict::Deny { .. }) && !early.needs_name;
@@ -232,7 +238,7 @@ impl Connection {
             login: "",
             wall_ns: clock::wall_ns(),
         };
-        self.agent.policy.load().connection(&context)
+        self.relay().policy.load().connection(&context)
     }
 
     pub(crate) fn opening(&self, tls: bool, login: Option<Arc<weir_core::policy::Inject>>) -> Opening {
@@ -245,7 +251,7 @@ impl Connection {
         }
     }
 
-    async fn relay(mut self, ready: Ready) {
+    async fn carry(mut self, ready: Ready) {
         // From here on the session decides how the connection ends.
         finish_on_drop(ready.workload.tcp());
         let revoked = std::mem::replace(&mut self.revoked, never());
@@ -267,8 +273,7 @@ impl Connection {
             record.rule = "revoked".into();
             record.reason = format!("revoked: {reason}");
         }
-        drop(self.seat);
-        self.agent.append(&record);
+        self.relay().append(&record);
         match end {
             End::Reset => {
                 reset_on_drop(workload.tcp());
@@ -307,7 +312,7 @@ impl Connection {
             Refusal::Violation(_) | Refusal::Cut => record.rule = "protocol".into(),
             Refusal::Fault(_) => record.decision = Decision::Failed,
         }
-        self.agent.append(&record);
+        self.relay().append(&record);
     }
 }
 

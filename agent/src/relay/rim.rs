@@ -4,7 +4,6 @@
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use std::task::{Context, Poll};
 
 use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
-use tokio::sync::oneshot;
 use weir_core::action::Protocol;
 use weir_core::approval::{Answer, Question};
 use weir_core::audit::{Receipt, Record};
@@ -24,15 +22,16 @@ use weir_core::sql::{Catalog, CatalogKey, Grammar};
 use weir_sql::PgGrammar;
 use zeroize::Zeroizing;
 
-use super::connection::Connection;
+use super::connection::{Connection, Revoked};
+use super::link::KeptPassword;
+use super::process::Thread;
 use super::surroundings::{Dialling, LoggingIn, Surroundings};
-use crate::app::Agent;
 use crate::clock;
 use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
 use crate::ledger::{Appending, Pending};
-use crate::live::Revoked;
-use crate::upstream::{self, DialError, PostgresLeg, Purpose, Wire, postgres_leg};
+use crate::lane::message::ToKeeper;
+use crate::upstream::{PostgresLeg, Purpose, Wire, postgres_leg};
 
 /// How the upstream leg is secured when the session first has something to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,14 +42,14 @@ pub(crate) enum Leg {
 
 /// See the module.
 pub(crate) struct Rim {
-    agent: Arc<Agent>,
+    thread: Arc<Thread>,
     grammar: Rc<PgGrammar>,
     leg: Leg,
     route: Route,
     requester: Requester,
     protocol: Protocol,
     pending: Option<Pending>,
-    question: Option<(Question, oneshot::Receiver<Answer>)>,
+    question: Option<(Question, Asking)>,
     /// The next change of policy, for what passes unread.
     swapped: Option<Pin<Box<OwnedNotified>>>,
     /// `None` once it has spoken.
@@ -61,11 +60,14 @@ pub(crate) struct Rim {
     pub(crate) fault: Rc<RefCell<Option<String>>>,
 }
 
+/// A human's answer on its way.
+type Asking = Pin<Box<dyn Future<Output = Option<Answer>>>>;
+
 /// Everything a dial needs, owned, so that the dial can run beside the session.
 #[derive(Clone)]
 pub(crate) struct Route {
-    agent: Arc<Agent>,
-    origin: crate::listen::Origin,
+    thread: Arc<Thread>,
+    session: u64,
     /// What the server's certificate must prove: the best name that is known and not only claimed, else the address.
     name: String,
 }
@@ -74,7 +76,7 @@ impl Rim {
     pub(crate) fn new(connection: &Connection, protocol: Protocol, leg: Leg, revoked: Revoked) -> Rim {
         let identity = &connection.identity;
         Rim {
-            agent: Arc::clone(&connection.agent),
+            thread: Arc::clone(&connection.thread),
             grammar: Rc::clone(&connection.grammar),
             leg,
             route: Route::of(connection),
@@ -89,7 +91,7 @@ impl Rim {
             protocol,
             pending: None,
             question: None,
-            swapped: (protocol == Protocol::Opaque).then(|| Box::pin(connection.agent.next_policy())),
+            swapped: (protocol == Protocol::Opaque).then(|| Box::pin(connection.relay().next_policy())),
             revoked: Some(revoked),
             ended_for: None,
             fault: Rc::default(),
@@ -101,35 +103,20 @@ impl Route {
     pub(crate) fn of(connection: &Connection) -> Route {
         let destination = &connection.destination;
         Route {
-            agent: Arc::clone(&connection.agent),
-            origin: connection.origin.clone(),
+            thread: Arc::clone(&connection.thread),
+            session: connection.session,
             name: proved_name(destination).map_or_else(|| destination.ip().to_string(), str::to_owned),
         }
     }
 
-    /// Dials the recorded address; a failure is told to the fence, so that the next `connect` fails like it would
-    /// without weir.
-    pub(crate) async fn dial(&self) -> Result<TcpStream, DialError> {
-        let origin = upstream::Origin {
-            source: self.origin.source,
-            mark: NonZeroU32::new(self.origin.mark),
-            interface: NonZeroU32::new(self.origin.ifindex),
-        };
-        let dialled = match self.agent.namespaces.file(self.origin.netns) {
-            Ok(Some(netns)) => upstream::dial_in(netns, self.origin.destination, origin).await,
-            Ok(None) => upstream::dial(self.origin.destination, &origin).await,
-            Err(gone) => Err(DialError::new(self.origin.destination, "find the network namespace for", gone)),
-        };
-        dialled.inspect_err(|fault| {
-            if let Err(why) = self.agent.fence.dial_failed(&self.origin, fault.errno()) {
-                tracing::warn!(%why, "A failed dial could not be told to the fence.");
-            }
-        })
+    /// Has the keeper dial the recorded address.
+    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
+        self.thread.link.dial(self.session).await
     }
 
     async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {
-        let stream = self.dial().await.map_err(io::Error::other)?;
-        postgres_leg(&self.agent.connector, stream, &self.name, tls, purpose).await.map_err(io::Error::other)
+        let stream = self.dial().await?;
+        postgres_leg(&self.thread.relay.connector, stream, &self.name, tls, purpose).await.map_err(io::Error::other)
     }
 }
 
@@ -148,7 +135,7 @@ impl Drop for Rim {
 
 impl Host for Rim {
     fn append(&mut self, record: &Record) -> Appended {
-        match self.agent.ledger.append(record) {
+        match self.thread.relay.ledger.append(record) {
             Appending::Done(receipt) => Appended::Done(receipt),
             Appending::Waiting(pending) => {
                 self.pending = Some(pending);
@@ -159,7 +146,7 @@ impl Host for Rim {
     }
 
     fn secret(&mut self, name: &SecretName) -> Result<Zeroizing<Vec<u8>>, String> {
-        self.agent.secrets.secret(name)
+        self.thread.relay.secret(name)
     }
 
     fn grammar(&self) -> &dyn Grammar {
@@ -167,19 +154,19 @@ impl Host for Rim {
     }
 
     fn policy(&self) -> Arc<Policy> {
-        self.agent.policy.load_full()
+        self.thread.relay.policy.load_full()
     }
 
     fn mask_key(&self) -> &mask::Key {
-        &self.agent.mask_key
+        &self.thread.relay.mask_key
     }
 
     fn known_catalog(&self, key: &CatalogKey) -> Option<Arc<Catalog>> {
-        self.agent.catalogs.get(key)
+        self.thread.relay.catalogs.get(key)
     }
 
     fn share_catalog(&mut self, key: CatalogKey, catalog: &Arc<Catalog>) {
-        self.agent.catalogs.keep(key, catalog);
+        self.thread.relay.catalogs.keep(key, catalog);
     }
 }
 
@@ -194,7 +181,7 @@ impl Surroundings for Rim {
         let (route, leg, fault) = (self.route.clone(), self.leg.clone(), Rc::clone(&self.fault));
         Box::pin(async move {
             let dialled = match leg {
-                Leg::Plain => route.dial().await.map(Wire::from).map_err(io::Error::other),
+                Leg::Plain => route.dial().await.map(Wire::from),
                 Leg::Postgres { tls, asked, .. } => {
                     let purpose = Purpose::Relay { client_asked: asked };
                     route.postgres(&tls, purpose).await.map(|leg| match leg {
@@ -209,19 +196,19 @@ impl Surroundings for Rim {
 
     fn login(&mut self, login: Login) -> LoggingIn<Wire> {
         let (route, leg, fault) = (self.route.clone(), self.leg.clone(), Rc::clone(&self.fault));
-        let password = self.agent.secrets.secret(&login.password);
         Box::pin(async move {
             let logged_in = async {
                 let Leg::Postgres { tls, .. } = &leg else {
                     return Err(io::Error::other("a login is for PostgreSQL only"));
                 };
-                let password = password.map_err(io::Error::other)?;
                 let (mut wire, certificate) = match route.postgres(tls, Purpose::Login).await? {
                     PostgresLeg::Plain(wire) => (wire, None),
                     PostgresLeg::Tls(secured) => (secured.wire, Some(secured.certificate)),
                 };
                 let parameters: Vec<(&str, &str)> =
                     login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+                let password =
+                    KeptPassword { counter: &route.thread.relay.counter, name: &login.password };
                 let login = credential::Login {
                     user: &login.user,
                     password: &password,
@@ -249,7 +236,7 @@ impl Surroundings for Rim {
     fn poll_policy(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(swapped) = &mut self.swapped else { return Poll::Pending };
         std::task::ready!(swapped.as_mut().poll(cx));
-        *swapped = Box::pin(self.agent.next_policy());
+        *swapped = Box::pin(self.thread.relay.next_policy());
         Poll::Ready(())
     }
 
@@ -269,22 +256,22 @@ impl Surroundings for Rim {
 
     fn ask(&mut self, question: Question) {
         tracing::info!(id = question.id, rule = %question.rule, protocol = self.protocol.name(), "An act waits for approval.");
-        let answer = self.agent.desk.ask(question.clone(), self.requester.clone());
-        self.question = Some((question, answer));
+        let answer = self.thread.link.ask(question.clone(), self.requester.clone());
+        self.question = Some((question, Box::pin(answer)));
     }
 
     fn withdraw(&mut self) {
         if let Some((question, _)) = self.question.take() {
-            self.agent.desk.withdraw(&question.id);
+            self.thread.link.tell(&ToKeeper::Withdraw { question: question.id });
         }
     }
 
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         let Some((question, answer)) = &mut self.question else { return Poll::Pending };
-        let answer = match std::task::ready!(std::pin::Pin::new(answer).poll(cx)) {
-            Ok(answer) => answer,
-            // The desk is gone: nobody can say yes any more.
-            Err(_) => Answer {
+        let answer = match std::task::ready!(answer.as_mut().poll(cx)) {
+            Some(answer) => answer,
+            // Nobody can say yes any more.
+            None => Answer {
                 id: question.id.clone(),
                 digest: question.digest,
                 granted: false,

@@ -188,7 +188,7 @@ async fn upstream_leg(
         .await
         .map_err(|fault| (AlertDescription::InternalError, Refusal::Fault(fault.to_string())))?;
     let offers: Vec<&[u8]> = offers.iter().map(Vec::as_slice).collect();
-    let connector = &connection.agent.connector;
+    let connector = &connection.relay().connector;
     connector
         .secure(stream, &name.to_string(), &judgement.tls, &offers)
         .await
@@ -207,10 +207,10 @@ async fn terminate(
         return Err(Refusal::Violation("TLS inside TLS".into()));
     };
     // A session may be resumed only by the same workload under the same policy and target.
-    let policy = connection.agent.policy.load();
+    let policy = connection.relay().policy.load();
     let class = format!("{}/{}/{}", connection.identity.workload, policy.sha(), judgement.target);
     let how = Termination { name, workload: &connection.identity.workload, class: &class, alpn };
-    let accepted = connection.agent.terminator.accept(Prefixed::new(bytes.freeze(), stream), how).await;
+    let accepted = connection.relay().terminator.accept(Prefixed::new(bytes.freeze(), stream), how).await;
     accepted.map(Wire::from).map_err(|fault| Refusal::Violation(fault.to_string()))
 }
 

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rcgen::{
     CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, SanType,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
-use rustls::pki_types::{DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::authority::{Authority, BACKDATE, serial};
+use crate::relay::Counter;
 
 /// The name a leaf is for: a DNS name (lower case, no trailing dot) or an address (v4-mapped v6 as v4).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -60,11 +61,17 @@ pub enum LeafError {
 
 /// The leaves of one agent.
 pub struct Leaves {
-    authority: Arc<Authority>,
+    issue: Issue,
     key: KeyPair,
     signing: Arc<dyn SigningKey>,
     /// Held while a leaf is minted (about 40 µs): a hundred first requests for one name mint once.
     kept: Mutex<Kept>,
+}
+
+/// Who signs.
+enum Issue {
+    Here(Arc<Authority>),
+    Keeper(Arc<Counter>),
 }
 
 #[derive(Default)]
@@ -90,7 +97,7 @@ struct Bucket {
 
 impl std::fmt::Debug for Leaves {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Leaves").field("authority", &self.authority).finish_non_exhaustive()
+        out.debug_struct("Leaves").finish_non_exhaustive()
     }
 }
 
@@ -100,11 +107,23 @@ impl Leaves {
     /// # Errors
     /// The crypto library gives no key.
     pub fn new(authority: Arc<Authority>) -> Result<Leaves, LeafError> {
+        Leaves::issued(Issue::Here(authority))
+    }
+
+    /// The same for a process that does not have the CA's key.
+    ///
+    /// # Errors
+    /// The crypto library gives no key.
+    pub fn signed_by_keeper(counter: Arc<Counter>) -> Result<Leaves, LeafError> {
+        Leaves::issued(Issue::Keeper(counter))
+    }
+
+    fn issued(issue: Issue) -> Result<Leaves, LeafError> {
         let sign = |fault: &dyn std::fmt::Display| LeafError::Sign(fault.to_string());
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|fault| sign(&fault))?;
         let der = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let signing = super::provider().key_provider.load_private_key(der).map_err(|fault| sign(&fault))?;
-        Ok(Leaves { authority, key, signing, kept: Mutex::default() })
+        Ok(Leaves { issue, key, signing, kept: Mutex::default() })
     }
 
     /// The leaf of `name`: kept, or minted now at `workload`'s cost.
@@ -135,12 +154,24 @@ impl Leaves {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).minted
     }
 
-    #[must_use]
-    pub fn authority(&self) -> &Authority {
-        &self.authority
-    }
-
     fn mint(&self, name: &LeafName) -> Result<CertifiedKey, LeafError> {
+        let certificate = match &self.issue {
+            Issue::Here(authority) => authority.leaf(name, &self.key)?,
+            Issue::Keeper(counter) => {
+                let key = self.key.subject_public_key_info();
+                CertificateDer::from(counter.leaf(name.to_string(), key).map_err(LeafError::Sign)?)
+            }
+        };
+        Ok(CertifiedKey::new(vec![certificate], Arc::clone(&self.signing)))
+    }
+}
+
+impl Authority {
+    /// Signs a leaf for a name and a key. The key may be given by its SubjectPublicKeyInfo.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn leaf(&self, name: &LeafName, key: &impl PublicKeyData) -> Result<CertificateDer<'static>, LeafError> {
         let now = SystemTime::now();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
@@ -150,7 +181,7 @@ impl Leaves {
         params.distinguished_name.push(DnType::CommonName, common);
         params.serial_number = Some(serial());
         params.not_before = (now - BACKDATE).into();
-        params.not_after = (now + VALIDITY).min(self.authority.facts().not_after).into();
+        params.not_after = (now + VALIDITY).min(self.facts().not_after).into();
         params.subject_alt_names = vec![match name {
             LeafName::Dns(name) => {
                 SanType::DnsName(name.as_str().try_into().map_err(|fault: rcgen::Error| sign(&fault))?)
@@ -161,8 +192,17 @@ impl Leaves {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let leaf = params.signed_by(&self.key, self.authority.issuer()).map_err(|fault| sign(&fault))?;
-        Ok(CertifiedKey::new(vec![leaf.der().clone()], Arc::clone(&self.signing)))
+        let leaf = params.signed_by(key, self.issuer()).map_err(|fault| sign(&fault))?;
+        Ok(leaf.der().clone())
+    }
+
+    /// The same for a key in DER (SubjectPublicKeyInfo).
+    ///
+    /// # Errors
+    /// It is no key, or it cannot be signed.
+    pub fn leaf_for(&self, name: &LeafName, key: &[u8]) -> Result<CertificateDer<'static>, LeafError> {
+        let key = SubjectPublicKeyInfo::from_der(key).map_err(|fault| sign(&fault))?;
+        self.leaf(name, &key)
     }
 }
 

@@ -18,18 +18,20 @@ use super::*;
 
 struct Host {
     _dir: tempfile::TempDir,
+    authority: Arc<Authority>,
     terminator: Arc<Terminator>,
 }
 
 fn host() -> Host {
     let dir = tempfile::tempdir().unwrap();
     let authority = Arc::new(Authority::open_or_create(&dir.path().join("ca"), "web-1").unwrap());
-    Host { _dir: dir, terminator: Arc::new(Terminator::new(Leaves::new(authority).unwrap())) }
+    let leaves = Leaves::new(Arc::clone(&authority)).unwrap();
+    Host { _dir: dir, authority, terminator: Arc::new(Terminator::new(leaves)) }
 }
 
 fn roots(host: &Host) -> RootCertStore {
     let mut roots = RootCertStore::empty();
-    roots.add(host.terminator.leaves().authority().certificate().clone()).unwrap();
+    roots.add(host.authority.certificate().clone()).unwrap();
     roots
 }
 
@@ -95,7 +97,7 @@ fn processes_that_start_together_get_one_ca() {
 #[test]
 fn the_ca_may_sign_leaves_and_nothing_else() {
     let host = host();
-    let der = host.terminator.leaves().authority().certificate().clone();
+    let der = host.authority.certificate().clone();
     let ca = parse(&der);
     let ParsedExtension::BasicConstraints(basic) = extension(&ca, "2.5.29.19") else { panic!() };
     assert!(basic.ca && basic.path_len_constraint == Some(0) && is_critical(&ca, "2.5.29.19"));
@@ -144,7 +146,7 @@ fn an_expired_ca_is_refused() {
 fn a_leaf_is_for_one_name_and_satisfies_strict_verifiers() {
     let host = host();
     let leaves = host.terminator.leaves();
-    let ca_der = leaves.authority().certificate().clone();
+    let ca_der = host.authority.certificate().clone();
     let ca = parse(&ca_der);
     let ParsedExtension::SubjectKeyIdentifier(ski) = extension(&ca, "2.5.29.14") else { panic!() };
     for (asked, expected) in [
@@ -470,7 +472,7 @@ proptest::proptest! {
 #[test]
 fn our_own_ca_is_no_root_for_servers() {
     let host = host();
-    let ours = host.terminator.leaves().authority().certificate();
+    let ours = host.authority.certificate();
     let trust = crate::upstream::Trust::of([ours.clone()]);
     assert_eq!(trust.roots(), 1, "the certificate can be a root");
     let filtered = crate::upstream::Trust::system(Some(&CertificateDer::from(ours.to_vec())));

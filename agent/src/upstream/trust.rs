@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::CertificateDer;
@@ -12,6 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 use crate::credential::Stamp;
+use crate::relay::Counter;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -29,7 +31,9 @@ pub enum TrustError {
 #[derive(Debug)]
 pub struct Trust {
     system: RootCertStore,
-    verifiers: Mutex<HashMap<String, Verifier>>,
+    verifiers: Mutex<HashMap<String, (Instant, Verifier)>>,
+    /// Reads `ca` files for a process that may not; `None` reads them here.
+    counter: Option<Arc<Counter>>,
 }
 
 /// A verifier, and the state of its `ca` file when that was read.
@@ -48,7 +52,14 @@ impl Trust {
     pub fn of(roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Trust {
         let mut system = RootCertStore::empty();
         system.add_parsable_certificates(roots);
-        Trust { system, verifiers: Mutex::default() }
+        Trust { system, verifiers: Mutex::default(), counter: None }
+    }
+
+    /// Lets the keeper read `ca` files.
+    #[must_use]
+    pub fn reading_by(mut self, counter: Arc<Counter>) -> Trust {
+        self.counter = Some(counter);
+        self
     }
 
     /// How many roots the system gave.
@@ -60,17 +71,30 @@ impl Trust {
     /// The verifier for a target's `ca` file and a mark of the file's state; the file is read again when it changes.
     pub(super) fn verifier(&self, ca: &str) -> Result<Verifier, TrustError> {
         let path = Path::new(ca);
-        let stamp = match ca {
-            "" => None,
-            _ => Some(Stamp::of(path).map_err(|source| TrustError::File { path: path.into(), source })?),
-        };
         let mut verifiers = self.verifiers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, found)) = verifiers.get(ca).filter(|(at, _)| *at == stamp) {
-            return Ok((stamp, Arc::clone(found)));
+        if let Some((looked, found)) = verifiers.get(ca)
+            && (ca.is_empty() || self.counter.is_some() && looked.elapsed() < LOOK_EACH)
+        {
+            return Ok(found.clone());
+        }
+        let file = |source| TrustError::File { path: path.into(), source };
+        let (stamp, text) = match (&self.counter, ca) {
+            (_, "") => (None, Vec::new()),
+            (Some(counter), _) => {
+                let (stamp, text) = counter.authority(ca).map_err(file)?;
+                (Some(stamp), text)
+            }
+            (None, _) => (Some(Stamp::of(path).map_err(file)?), Vec::new()),
+        };
+        if let Some((looked, found)) = verifiers.get_mut(ca).filter(|(_, (at, _))| *at == stamp) {
+            *looked = Instant::now();
+            return Ok(found.clone());
         }
         let mut roots = self.system.clone();
-        if stamp.is_some() {
-            add_file(&mut roots, path)?;
+        match (&self.counter, &stamp) {
+            (_, None) => {}
+            (Some(_), Some(_)) => add(&mut roots, path, &text)?,
+            (None, Some(_)) => add(&mut roots, path, &std::fs::read(path).map_err(file)?)?,
         }
         let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider())
             .build()
@@ -78,16 +102,15 @@ impl Trust {
         if verifiers.len() >= FILES {
             verifiers.clear();
         }
-        verifiers.insert(ca.to_owned(), (stamp, Arc::clone(&built)));
+        verifiers.insert(ca.to_owned(), (Instant::now(), (stamp, Arc::clone(&built))));
         Ok((stamp, built))
     }
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), TrustError> {
+fn add(roots: &mut RootCertStore, path: &Path, text: &[u8]) -> Result<(), TrustError> {
     let unusable = |reason: &str| TrustError::Unusable { path: path.into(), reason: reason.into() };
-    let text = std::fs::read(path).map_err(|source| TrustError::File { path: path.into(), source })?;
     let before = roots.len();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
+    for certificate in CertificateDer::pem_slice_iter(text) {
         let certificate = certificate.map_err(|_| unusable("not PEM"))?;
         roots.add(certificate).map_err(|_| unusable("holds a certificate that cannot be a root"))?;
     }
@@ -142,5 +165,7 @@ pub(super) fn alert_of(fault: &CertificateError) -> AlertDescription {
     }
 }
 
+/// A file that changed is in use within this time, where the keeper reads it.
+const LOOK_EACH: Duration = Duration::from_secs(1);
 /// `ca` files kept; policies name a handful.
 const FILES: usize = 64;

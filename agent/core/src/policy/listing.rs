@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Policy, condition, host, rule};
+use super::{Inject, Policy, SecretName, condition, host, rule};
 
 /// One rule as it was understood, for listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +62,24 @@ impl Policy {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Every secret that a target or a rule puts in.
+    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+        let by_files = self.files.iter().flat_map(|file| file.injects.iter().map(|one| &one.inject));
+        let by_rules = self.rules.iter().flat_map(|rule| match &rule.then {
+            rule::Then::Inject(injects) => injects.as_slice(),
+            _ => &[],
+        });
+        by_files.chain(by_rules).map(|inject| match &**inject {
+            Inject::Header { secret, .. } => secret,
+            Inject::Login { password, .. } => password,
+        })
+    }
+
+    /// Every file of roots that a target names (`tls.ca`).
+    pub fn authorities(&self) -> impl Iterator<Item = &str> {
+        self.files.iter().map(|file| file.tls.ca.as_str()).filter(|path| !path.is_empty())
     }
 
     /// Every rule, in the order in which they are looked at.

@@ -1,0 +1,115 @@
+//! Answers to what the relaying process asks and what takes time. It refuses to dial anything but the address that the
+//! kernel recorded for a session, and the host's own DNS servers.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use weir_core::approval::Question;
+
+use super::Half;
+use crate::app::Agent;
+use crate::desk::Requester;
+use crate::dns::sockets::asker;
+use crate::lane::message::{Call, Reply};
+use crate::listen::Origin;
+use crate::upstream::{self, DialError};
+
+pub(super) async fn answer(agent: &Arc<Agent>, half: &Half, call: Call) -> (Reply, Vec<OwnedFd>) {
+    match call {
+        Call::Dial { session } => match half.origin(session) {
+            Some(origin) => connected(dial(agent, &origin).await.map_err(io::Error::other)),
+            None => connected(Err(io::Error::other("the session is over"))),
+        },
+        Call::Resolver { server, is_stream } => connected(resolver(agent, server, is_stream).await),
+        Call::Ask { question, requester } => {
+            (Reply::Answered(ask(agent, half, *question, *requester).await), Vec::new())
+        }
+        Call::Asker { netns, from, to, received } => {
+            let found = asker(&agent.fence, netns, from, to, received);
+            (Reply::Asker(found.map(Box::new).map_err(|why| why.to_string())), Vec::new())
+        }
+        Call::Identify { origin } => {
+            let asking = Arc::clone(agent);
+            let identified =
+                tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &origin)).await;
+            (Reply::Identity(identified.ok().and_then(Result::ok).map(Box::new)), Vec::new())
+        }
+    }
+}
+
+fn connected(socket: io::Result<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
+    match socket {
+        Ok(socket) => (Reply::Connected, vec![socket]),
+        Err(fault) => (Reply::NotConnected(fault.to_string()), Vec::new()),
+    }
+}
+
+/// Dials the recorded address; a failure is told to the fence, so that the next `connect` fails like it would have without
+/// weir.
+async fn dial(agent: &Agent, recorded: &Origin) -> Result<OwnedFd, DialError> {
+    let origin = upstream::Origin {
+        source: recorded.source,
+        mark: NonZeroU32::new(recorded.mark),
+        interface: NonZeroU32::new(recorded.ifindex),
+    };
+    let dialled = match agent.namespaces.file(recorded.netns) {
+        Ok(Some(netns)) => upstream::dial_in(netns, recorded.destination, origin).await,
+        Ok(None) => upstream::dial(recorded.destination, &origin).await,
+        Err(gone) => Err(DialError::new(recorded.destination, "find the network namespace for", gone)),
+    };
+    let handed = dialled.and_then(|stream| {
+        let stream = stream.into_std().map_err(|fault| DialError::new(recorded.destination, "hand over", fault))?;
+        Ok(stream.into())
+    });
+    handed.inspect_err(|fault| {
+        if let Err(why) = agent.fence.dial_failed(recorded, fault.errno()) {
+            tracing::warn!(%why, "A failed dial could not be told to the fence.");
+        }
+    })
+}
+
+async fn resolver(agent: &Agent, server: SocketAddr, is_stream: bool) -> io::Result<OwnedFd> {
+    if !agent.servers.now().contains(&server) {
+        return Err(io::Error::other(format!("{server} is no DNS server of this host")));
+    }
+    if is_stream {
+        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(server)).await??;
+        return Ok(stream.into_std()?.into());
+    }
+    let any: IpAddr = match server {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    // Port 0: the kernel draws one.
+    let socket = std::net::UdpSocket::bind((any, 0))?;
+    socket.connect(server)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// `None` when the question was withdrawn, or nobody waits for it any more.
+async fn ask(
+    agent: &Agent,
+    half: &Half,
+    question: Question,
+    requester: Requester,
+) -> Option<weir_core::approval::Answer> {
+    let id = question.id.clone();
+    let mut gone = half.gone.subscribe();
+    let answer = agent.desk.ask(question, requester);
+    tokio::select! {
+        answered = answer => answered.ok(),
+        _ = gone.wait_for(|gone| *gone) => {
+            agent.desk.withdraw(&id);
+            None
+        }
+    }
+}
+
+/// A server that does not take a connection within this time does not answer a look-up in time either.
+const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,0 +1,141 @@
+//! What the halves of the agent say to each other. The keeper believes nothing that the relay says about itself: a session
+//! is dialled where the kernel recorded, a secret is given only if the policy names it, a leaf is signed for one name.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use weir_core::approval::{Answer, Question};
+use weir_core::identity::Identity;
+
+use crate::credential::Stamp;
+use crate::desk::Requester;
+use crate::listen::Origin;
+
+/// To the relaying process. What has descriptors beside it says so.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToRelay {
+    /// First of all; beside it the policy, an intake, the counter, then the lanes of the thread for DNS and of each
+    /// relaying thread.
+    Begin { servers: Vec<SocketAddr> },
+    /// A connection, and beside it its socket. `names` are those that the agent's own look-ups prove for its address.
+    Arrival { session: u64, origin: Box<Origin>, identity: Box<Identity>, names: Vec<String> },
+    /// Somebody ends it.
+    Revoke { session: u64, reason: String },
+    /// Sockets for DNS questions, all beside it, by the ports to which the kernel turns.
+    Questions { number: u64, v4: u16, v6: Vec<u16> },
+    /// Receive no more at those.
+    Unserve { number: u64 },
+    /// Another policy, beside it.
+    Policy,
+    /// The host's DNS servers.
+    Servers(Vec<SocketAddr>),
+    /// Why records cannot be moved on, or that they can.
+    Ledger(Option<String>),
+    /// An empty intake, beside it.
+    Intake,
+    /// End when nothing is under way.
+    Finish,
+    Reply { id: u64, reply: Reply },
+}
+
+/// To the keeper.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// It has given up its powers and serves.
+    Ready(Confined),
+    /// This policy judges from now on.
+    InForce { commit: String, sha: String },
+    /// A session is over.
+    Ended { session: u64 },
+    /// Records were written after a pause.
+    Look,
+    /// An empty intake is wanted.
+    Spare,
+    /// A question is not open any more.
+    Withdraw { question: String },
+    Call { id: u64, call: Call },
+}
+
+/// What takes time.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Call {
+    /// The address that the kernel recorded for the session.
+    Dial { session: u64 },
+    /// A human's answer.
+    Ask { question: Box<Question>, requester: Box<Requester> },
+    /// Who sent a datagram to one of the sockets for DNS, which arrived at a time of the wall clock.
+    Asker { netns: u64, from: SocketAddr, to: SocketAddr, received: u64 },
+    /// The identity behind a question.
+    Identify { origin: Box<Origin> },
+    /// A socket connected to one of the host's DNS servers.
+    Resolver { server: SocketAddr, is_stream: bool },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// The socket is beside it.
+    Connected,
+    NotConnected(String),
+    /// `None`: the question was withdrawn.
+    Answered(Option<Answer>),
+    Asker(Result<Box<Origin>, String>),
+    Identity(Option<Box<Identity>>),
+}
+
+/// What is answered while a thread waits.
+#[derive(Serialize, Deserialize)]
+pub enum Request {
+    /// A leaf for one name and this public key (SubjectPublicKeyInfo, DER).
+    Leaf { name: String, key: Vec<u8> },
+    /// Of a policy in force.
+    Secret { provider: String, name: String },
+    /// The `ca` file of a policy in force.
+    Authority { path: String },
+    /// The answer to AuthenticationMD5Password.
+    Md5 { provider: String, name: String, user: String, salt: [u8; 4] },
+    /// SCRAM, step by step.
+    Scram { provider: String, name: String, binding: Binding },
+    ScramUpdate { login: u64, message: Vec<u8> },
+    ScramFinish { login: u64, message: Vec<u8> },
+}
+
+/// How SCRAM is bound to TLS (RFC 5802, 6): to the server's end point, or why it is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Binding {
+    EndPoint(Vec<u8>),
+    Unrequested,
+    Unsupported,
+}
+
+#[derive(Serialize, Deserialize)]
+pub enum Given {
+    /// DER.
+    Leaf(Vec<u8>),
+    Secret(Vec<u8>),
+    /// Beside it the file's bytes.
+    Authority(Stamp),
+    Scram { login: u64, message: Vec<u8> },
+    Done,
+    Refused(String),
+}
+
+/// How the relaying process is confined, as it found itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confined {
+    pub pid: u32,
+    pub uid: u32,
+    /// Capabilities in any of its sets.
+    pub capabilities: u32,
+    /// System calls that it may make.
+    pub system_calls: u32,
+    /// Version of landlock that holds it; 0 where the kernel has none.
+    pub landlock: u32,
+}
+
+/// The files of a policy, as text, for the other half to compile.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sources {
+    pub commit: String,
+    /// Name below the folder, text.
+    pub files: Vec<(String, String)>,
+}

@@ -1,0 +1,265 @@
+//! What the relaying process gives up for good before it reads a byte of a workload's: root, every capability, every
+//! file, every new socket, and all system calls but those listed here. It refuses to go on with less confinement than the
+//! kernel has.
+
+use std::io;
+
+use anyhow::Context;
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr, Scope,
+};
+use rustix::process::{
+    DumpableBehavior, Gid, Pid, Resource, Rlimit, Signal, Uid, getppid, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs, set_thread_groups,
+    set_thread_res_gid, set_thread_res_uid,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+    apply_filter,
+};
+
+use super::guard::{foreign_numbers, target};
+use crate::lane::message::Confined;
+
+/// The user of the relaying process where /etc/passwd has none by [`USER`]: a number that neither people, packages nor
+/// systemd's dynamic users are given.
+pub const UID: u32 = 61_010;
+/// Give this user no other process, no file and no shell.
+pub const USER: &str = "weir-relay";
+
+/// Gives it all up. Call it while one thread runs.
+///
+/// # Errors
+/// The kernel refuses a step, or this process may not change its user (CAP_SETUID, CAP_SETGID).
+pub fn for_good() -> anyhow::Result<Confined> {
+    let keeper = getppid();
+    let (uid, gid) = user(&std::fs::read_to_string("/etc/passwd").unwrap_or_default());
+    if rustix::process::geteuid().is_root() {
+        set_thread_groups(&[]).context("leaving root's groups (CAP_SETGID)")?;
+        let gid = Gid::from_raw(gid);
+        set_thread_res_gid(gid, gid, gid).context("leaving root's group (CAP_SETGID)")?;
+        let uid = Uid::from_raw(uid);
+        set_thread_res_uid(uid, uid, uid).context("becoming another user (CAP_SETUID)")?;
+    }
+    let none = CapabilitySets {
+        effective: CapabilitySet::empty(),
+        permitted: CapabilitySet::empty(),
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, none)?;
+    set_no_new_privs(true)?;
+    // After the user has changed, which sets both anew: no core, no look from outside, no life without the keeper.
+    set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != keeper || keeper == Some(Pid::INIT) && !is_init_our_keeper() {
+        anyhow::bail!("the keeper has ended meanwhile");
+    }
+    let landlock = no_files_no_ports()?;
+    let left = capabilities(None)?;
+    let left = left.effective | left.permitted | left.inheritable;
+    let confined = Confined {
+        pid: std::process::id(),
+        uid: rustix::process::geteuid().as_raw(),
+        capabilities: left.bits().count_ones(),
+        system_calls: CALLS.len() as u32,
+        landlock,
+    };
+    // Its name in ps(1); the program itself is the agent's.
+    rustix::thread::set_name(c"weir-relay")?;
+    few_calls().context("seccomp")?;
+    Ok(confined)
+}
+
+/// In a container the keeper may be process 1.
+fn is_init_our_keeper() -> bool {
+    let of = |pid: &str| std::fs::metadata(format!("/proc/{pid}/exe")).ok();
+    use std::os::unix::fs::MetadataExt;
+    of("1").zip(of("self")).is_some_and(|(keeper, own)| (keeper.dev(), keeper.ino()) == (own.dev(), own.ino()))
+}
+
+/// Numbers of [`USER`] and its group, from the text of passwd(5).
+fn user(passwd: &str) -> (u32, u32) {
+    let found = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(USER)).then_some(())?;
+        let mut number = || fields.next().and_then(|field| field.parse::<u32>().ok());
+        let _password = number();
+        Some((number()?, number()?))
+    });
+    found.filter(|(uid, _)| *uid != 0).unwrap_or((UID, UID))
+}
+
+/// landlock(7) without a single rule: no path, no TCP port, no signal and no abstract socket outside. Returns the version
+/// that holds; an older kernel has less of it, and none before 5.13.
+fn no_files_no_ports() -> anyhow::Result<u32> {
+    let newest = ABI::V6;
+    let ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(newest))
+        .and_then(|ruleset| ruleset.handle_access(AccessNet::from_all(newest)))
+        .and_then(|ruleset| ruleset.scope(Scope::from_all(newest)))
+        .and_then(Ruleset::create)
+        .context("landlock")?;
+    let status = ruleset.restrict_self().context("landlock")?;
+    Ok(match status.landlock {
+        LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
+        LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
+    })
+}
+
+/// All that the relaying process may ask of the kernel, each with its reason. What is not here ends the process: it is
+/// no longer ours then.
+const CALLS: &[(i64, &str)] = &[
+    // Connections, lanes and the intake: all of them are handed in, and none is made here.
+    (libc::SYS_read, "connections, wake-ups of the runtime"),
+    (libc::SYS_write, "connections, the intake, the log on standard error"),
+    (libc::SYS_readv, "connections"),
+    (libc::SYS_writev, "connections: several buffers with one call"),
+    (libc::SYS_recvfrom, "connections"),
+    (libc::SYS_sendto, "connections"),
+    (libc::SYS_recvmsg, "lanes with their descriptors, DNS questions with their addresses"),
+    (libc::SYS_sendmsg, "lanes, DNS answers"),
+    (libc::SYS_shutdown, "half-close"),
+    (libc::SYS_getsockopt, "errors of connections; the network namespace of DNS sockets"),
+    (libc::SYS_setsockopt, "TCP_NODELAY, and whether closing is a reset"),
+    (libc::SYS_getsockname, "addresses of DNS sockets"),
+    (libc::SYS_getpeername, "addresses of connections"),
+    (libc::SYS_close, "what has ended"),
+    (libc::SYS_fcntl, "descriptors that come by a lane (only reading flags, duplicating, closing at exec)"),
+    (libc::SYS_ioctl, "descriptors that come by a lane (only making them not block)"),
+    (libc::SYS_fstat, "how long a sealed file is"),
+    (libc::SYS_statx, "the same, as the standard library asks it"),
+    (libc::SYS_pread64, "sealed files: policies"),
+    (libc::SYS_fdatasync, "strict records"),
+    // Waiting.
+    (libc::SYS_epoll_create1, "the runtime of a thread"),
+    (libc::SYS_epoll_ctl, "watching a descriptor"),
+    (libc::SYS_epoll_wait, "waiting for descriptors"),
+    (libc::SYS_epoll_pwait, "the same"),
+    (libc::SYS_epoll_pwait2, "the same, in nanoseconds"),
+    (libc::SYS_eventfd2, "wake-ups of the runtime"),
+    (libc::SYS_futex, "locks"),
+    (libc::SYS_poll, "sockets that the standard library waits for"),
+    (libc::SYS_sched_yield, "locks"),
+    (libc::SYS_clock_nanosleep, "resting after a failed receive"),
+    (libc::SYS_restart_syscall, "a wait that was interrupted"),
+    // Clocks, where the kernel gives no faster way.
+    (libc::SYS_clock_gettime, "clocks"),
+    (libc::SYS_getrandom, "keys, session ids, DNS ids"),
+    // Memory; nothing that can be executed.
+    (libc::SYS_mmap, "memory, stacks (never executable)"),
+    (libc::SYS_mprotect, "guard pages (never executable)"),
+    (libc::SYS_munmap, "giving memory back"),
+    (libc::SYS_mremap, "growing buffers"),
+    (libc::SYS_madvise, "giving memory back"),
+    (libc::SYS_brk, "memory"),
+    // Threads of this process; no process can be made.
+    (libc::SYS_clone3, "ENOSYS, so that the C library takes clone, whose flags can be judged"),
+    (libc::SYS_clone, "threads (only with CLONE_THREAD)"),
+    (libc::SYS_set_robust_list, "a thread's beginning"),
+    (libc::SYS_rseq, "a thread's beginning"),
+    (libc::SYS_prctl, "names of threads and memory; what the kernel told the process at its start (only that)"),
+    (libc::SYS_sigaltstack, "a thread's stack for overflows"),
+    (libc::SYS_rt_sigprocmask, "a thread's beginning and end"),
+    (libc::SYS_rt_sigaction, "an abort's way"),
+    (libc::SYS_rt_sigreturn, "the way back from a signal"),
+    (libc::SYS_sched_getaffinity, "how many cores there are"),
+    (libc::SYS_gettid, "an abort's way"),
+    (libc::SYS_getpid, "an abort's way"),
+    (libc::SYS_tgkill, "an abort's way"),
+    (libc::SYS_exit, "a thread's end"),
+    (libc::SYS_exit_group, "the process's end"),
+    // Libraries look for files now and then and do without: EACCES, not the end.
+    (libc::SYS_openat, "EACCES"),
+    (libc::SYS_readlink, "EACCES"),
+];
+
+/// Those that are answered with an error instead.
+const REFUSED: &[i64] = &[libc::SYS_openat, libc::SYS_readlink];
+
+fn few_calls() -> anyhow::Result<()> {
+    let mut rules: Vec<(i64, Vec<SeccompRule>)> = CALLS.iter().map(|(call, _)| (*call, Vec::new())).collect();
+    for (call, narrow) in narrowed()? {
+        rules.retain(|(other, _)| *other != call);
+        rules.push((call, narrow));
+    }
+    let allowed = filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
+    let refused = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
+    let refused = filter(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES.unsigned_abs()))?;
+    let unknown = filter(
+        vec![(libc::SYS_clone3, Vec::new())],
+        SeccompAction::Allow,
+        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
+    )?;
+    // Of several filters the strictest answer counts. The list itself comes last: it has no way to set another.
+    for program in [&foreign_numbers(), &refused, &unknown, &allowed] {
+        apply_filter(program).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn filter(
+    rules: Vec<(i64, Vec<SeccompRule>)>,
+    other: SeccompAction,
+    listed: SeccompAction,
+) -> anyhow::Result<BpfProgram> {
+    let filter = SeccompFilter::new(rules.into_iter().collect(), other, listed, target()?)?;
+    Ok(BpfProgram::try_from(filter)?)
+}
+
+/// Calls of which only some uses are let through.
+fn narrowed() -> anyhow::Result<Vec<(i64, Vec<SeccompRule>)>> {
+    let one = |argument: u8, op: SeccompCmpOp, value: u64| -> anyhow::Result<SeccompRule> {
+        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)?;
+        Ok(SeccompRule::new(vec![condition])?)
+    };
+    let not_executable = || one(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0);
+    let among = |argument: u8, values: &[i32]| -> anyhow::Result<Vec<SeccompRule>> {
+        values.iter().map(|value| one(argument, SeccompCmpOp::Eq, value.unsigned_abs().into())).collect()
+    };
+    let threads = libc::CLONE_THREAD as u64;
+    Ok(vec![
+        (libc::SYS_mmap, vec![not_executable()?]),
+        (libc::SYS_mprotect, vec![not_executable()?]),
+        (libc::SYS_clone, vec![one(0, SeccompCmpOp::MaskedEq(threads), threads)?]),
+        (libc::SYS_prctl, among(0, &[libc::PR_SET_NAME, PR_SET_VMA, PR_GET_AUXV])?),
+        (libc::SYS_ioctl, among(1, &[libc::FIONBIO as i32])?),
+        // Not F_SETFL: the intake stays one that can only be appended to.
+        (
+            libc::SYS_fcntl,
+            among(1, &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC, libc::F_GET_SEALS])?,
+        ),
+    ])
+}
+
+/// Names for memory, which the C library gives where the kernel takes them (linux/prctl.h).
+const PR_SET_VMA: i32 = 0x5356_4d41;
+/// getauxval(3) without the C library: the page size and the like.
+const PR_GET_AUXV: i32 = 0x4155_5856;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_user_is_looked_up_and_never_root() {
+        assert_eq!(user("root:x:0:0::/:/bin/sh\nweir-relay:x:998:997::/:/usr/sbin/nologin\n"), (998, 997));
+        assert_eq!(user("weir-relay:x:0:0::/:/bin/sh\n"), (UID, UID));
+        assert_eq!(user(""), (UID, UID));
+    }
+
+    #[test]
+    fn every_call_is_listed_once() {
+        let mut numbers: Vec<i64> = CALLS.iter().map(|(call, _)| *call).collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), CALLS.len());
+        for forbidden in [libc::SYS_socket, libc::SYS_connect, libc::SYS_execve, libc::SYS_ptrace, libc::SYS_bpf] {
+            assert!(!numbers.contains(&forbidden));
+        }
+    }
+}
