@@ -210,7 +210,9 @@ impl Half {
     fn send_policy(&self, sources: &Sources) {
         match lane::sealed(sources) {
             Ok(file) => self.tell(&self.main, &ToRelay::Policy, vec![file]),
-            Err(fault) => tracing::error!(%fault, "A policy cannot be handed over; the relaying process ends."),
+            Err(fault) => {
+                tracing::error!(%fault, "A policy cannot be handed over; the relaying process ends.")
+            }
         }
     }
 
@@ -320,7 +322,11 @@ pub(crate) async fn keep(agent: &Arc<Agent>) -> anyhow::Error {
         let half = agent.relays.half().await;
         let mut gone = half.gone.subscribe();
         let _ = gone.wait_for(|gone| *gone).await;
-        agent.record_as("relay", "the relaying process has ended; its connections are reset", Decision::Failed);
+        agent.record_as(
+            "relay",
+            "the relaying process has ended; its connections are reset",
+            Decision::Failed,
+        );
         ends.retain(|end| end.elapsed() < OFTEN_WITHIN);
         ends.push(Instant::now());
         if ends.len() > OFTEN {

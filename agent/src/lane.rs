@@ -86,9 +86,10 @@ impl Lane {
                 }
                 let mut waiting = self.waiting();
                 while let Some((bytes, fds)) = waiting.front() {
-                    let sent = self.0.socket.try_io(Interest::WRITABLE, || {
-                        send(&self.0.socket, bytes, fds, SendFlags::DONTWAIT)
-                    });
+                    let sent = self
+                        .0
+                        .socket
+                        .try_io(Interest::WRITABLE, || send(&self.0.socket, bytes, fds, SendFlags::DONTWAIT));
                     match sent {
                         Ok(()) => drop(waiting.pop_front()),
                         Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => break,
@@ -198,7 +199,8 @@ fn receive<T: DeserializeOwned>(end: &impl AsFd, buffer: &mut [u8]) -> io::Resul
     if got.flags.contains(ReturnFlags::TRUNC) || got.flags.contains(ReturnFlags::CTRUNC) {
         return Err(io::Error::other("a message between the halves of the agent was cut"));
     }
-    let message = postcard::from_bytes(buffer.get(..got.bytes).unwrap_or_default()).map_err(io::Error::other)?;
+    let message =
+        postcard::from_bytes(buffer.get(..got.bytes).unwrap_or_default()).map_err(io::Error::other)?;
     Ok(Some((message, fds)))
 }
 

@@ -141,11 +141,11 @@ impl Ledger {
             store_bytes: AtomicU64::new(store.bytes().unwrap_or(0)),
             fold_fault: Mutex::new(None),
         });
-        let mut ledger =
-            Ledger { node: node.into(), shared, drain: None, threads: Vec::new(), _lock: lock };
+        let mut ledger = Ledger { node: node.into(), shared, drain: None, threads: Vec::new(), _lock: lock };
         ledger.start(store, config)?;
         ledger.boot(&settled)?;
-        let drain = drain::Drain::start(config.dir.clone(), Arc::clone(&ledger.shared)).map_err(file_fault)?;
+        let drain =
+            drain::Drain::start(config.dir.clone(), Arc::clone(&ledger.shared)).map_err(file_fault)?;
         ledger.drain = Some(drain);
         for path in settled.done {
             match std::fs::remove_file(&path) {

@@ -15,6 +15,6 @@ mod surroundings;
 mod thread;
 
 pub use link::Counter;
-pub use process::run;
 pub(crate) use link::Link;
+pub use process::run;
 pub(crate) use process::{Relay, Thread};

@@ -240,8 +240,12 @@ async fn scram_is_bound_to_the_certificate_the_server_showed() {
         let mut leg = cluster.over_tls().await;
         let other = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let other = CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&other).unwrap();
-        let login =
-            Login { user: "bound", password: &Known(b"bound-pw"), parameters: &[], certificate: Some(other.der()) };
+        let login = Login {
+            user: "bound",
+            password: &Known(b"bound-pw"),
+            parameters: &[],
+            certificate: Some(other.der()),
+        };
         let fault = postgres_login(&mut leg.wire, &login).await.unwrap_err();
         assert!(fault.to_string().contains("channel binding"), "{fault}");
     }

@@ -93,7 +93,10 @@ fn doors(
     for sockets in Sockets::adopt(listeners)? {
         let netns = sockets.netns()?;
         let turned = agent.fence.listener(netns)?;
-        let kept = by_netns.remove(&netns).zip(turned).and_then(|(fds, turned)| Bound::adopt(fds, &Ports::turned(&turned)));
+        let kept = by_netns
+            .remove(&netns)
+            .zip(turned)
+            .and_then(|(fds, turned)| Bound::adopt(fds, &Ports::turned(&turned)));
         let bound = match kept {
             Some(bound) => bound,
             None => netns::inside(kernel::netns_of(&sockets)?, Bound::open)?,

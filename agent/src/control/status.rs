@@ -97,11 +97,7 @@ impl Status {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             coverage: Coverage::of(agent).unwrap_or_default(),
-            policy: PolicyStatus {
-                commit,
-                sha256,
-                problems: agent.policy_problems(),
-            },
+            policy: PolicyStatus { commit, sha256, problems: agent.policy_problems() },
             ledger: LedgerStatus {
                 epoch: ledger.epoch,
                 seq: ledger.seq,

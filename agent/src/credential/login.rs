@@ -112,9 +112,7 @@ where
     let offered = |name: &str| offer.split(|byte| *byte == 0).any(|one| one == name.as_bytes());
     let endpoint = login.certificate.and_then(server_end_point);
     let (mechanism, binding) = match endpoint {
-        Some(hash) if offered(SCRAM_SHA_256_PLUS) => {
-            (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash))
-        }
+        Some(hash) if offered(SCRAM_SHA_256_PLUS) => (SCRAM_SHA_256_PLUS, Binding::EndPoint(hash)),
         // `y`: we could have bound, and a server that offered it will notice that somebody struck its offer out.
         Some(_) if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, Binding::Unrequested),
         None if offered(SCRAM_SHA_256) => (SCRAM_SHA_256, Binding::Unsupported),

@@ -106,7 +106,8 @@ async fn login_against(
 ) -> (Result<Vec<u8>, LoginError>, Vec<u8>) {
     let (mut near, far) = duplex(1 << 20);
     let seen = tokio::spawn(play(far, script));
-    let login = Login { user: "app", password: b"hunter2", parameters: &[("database", "d")], certificate };
+    let login =
+        Login { user: "app", password: &Known(b"hunter2"), parameters: &[("database", "d")], certificate };
     let done = postgres_login(&mut near, &login).await;
     drop(near);
     (done, seen.await.unwrap())
@@ -215,7 +216,7 @@ async fn floods_and_broken_lengths_end_the_login() {
 async fn parameters_cannot_smuggle() {
     for bad in [("user", "root"), ("_pq_.x", "1"), ("a\0user", "root"), ("a", "b\0user"), ("", "x")] {
         let (mut near, _far) = duplex(1 << 16);
-        let login = Login { user: "app", password: b"p", parameters: &[bad], certificate: None };
+        let login = Login { user: "app", password: &Known(b"p"), parameters: &[bad], certificate: None };
         let done = postgres_login(&mut near, &login).await;
         assert!(matches!(done, Err(LoginError::Parameter(_))), "{bad:?}");
     }
@@ -223,7 +224,7 @@ async fn parameters_cannot_smuggle() {
 
 #[test]
 fn a_login_is_never_printed() {
-    let login = Login { user: "app", password: b"hunter2", parameters: &[], certificate: None };
+    let login = Login { user: "app", password: &Known(b"hunter2"), parameters: &[], certificate: None };
     assert!(!format!("{login:?}").contains("hunter2") && !format!("{login:?}").contains("104"));
 }
 
@@ -235,7 +236,7 @@ proptest::proptest! {
             let (mut near, mut far) = duplex(1 << 16);
             far.write_all(&bytes).await.unwrap();
             far.shutdown().await.unwrap();
-            let login = Login { user: "app", password: b"hunter2", parameters: &[], certificate: None };
+            let login = Login { user: "app", password: &Known(b"hunter2"), parameters: &[], certificate: None };
             let answer = postgres_login(&mut near, &login).await;
             drop(far);
             answer

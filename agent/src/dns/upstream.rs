@@ -19,7 +19,12 @@ pub(crate) enum Way {
 }
 
 /// The server's answer, made one for the client that asked, and what it proves.
-pub(super) async fn ask(link: &Link, query: &Query, server: SocketAddr, way: Way) -> io::Result<(Vec<u8>, Proof)> {
+pub(super) async fn ask(
+    link: &Link,
+    query: &Query,
+    server: SocketAddr,
+    way: Way,
+) -> io::Result<(Vec<u8>, Proof)> {
     let answered = async {
         match way {
             Way::Datagram => by_datagram(link, query, server).await,

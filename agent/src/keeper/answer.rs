@@ -63,7 +63,8 @@ async fn dial(agent: &Agent, recorded: &Origin) -> Result<OwnedFd, DialError> {
         Err(gone) => Err(DialError::new(recorded.destination, "find the network namespace for", gone)),
     };
     let handed = dialled.and_then(|stream| {
-        let stream = stream.into_std().map_err(|fault| DialError::new(recorded.destination, "hand over", fault))?;
+        let stream =
+            stream.into_std().map_err(|fault| DialError::new(recorded.destination, "hand over", fault))?;
         Ok(stream.into())
     });
     handed.inspect_err(|fault| {

@@ -16,15 +16,31 @@ use crate::listen::Origin;
 pub enum ToRelay {
     /// First of all; beside it the policy, an intake, the counter, then the lanes of the thread for DNS and of each
     /// relaying thread.
-    Begin { servers: Vec<SocketAddr> },
+    Begin {
+        servers: Vec<SocketAddr>,
+    },
     /// A connection, and beside it its socket. `names` are those that the agent's own look-ups prove for its address.
-    Arrival { session: u64, origin: Box<Origin>, identity: Box<Identity>, names: Vec<String> },
+    Arrival {
+        session: u64,
+        origin: Box<Origin>,
+        identity: Box<Identity>,
+        names: Vec<String>,
+    },
     /// Somebody ends it.
-    Revoke { session: u64, reason: String },
+    Revoke {
+        session: u64,
+        reason: String,
+    },
     /// Sockets for DNS questions, all beside it, by the ports to which the kernel turns.
-    Questions { number: u64, v4: u16, v6: Vec<u16> },
+    Questions {
+        number: u64,
+        v4: u16,
+        v6: Vec<u16>,
+    },
     /// Receive no more at those.
-    Unserve { number: u64 },
+    Unserve {
+        number: u64,
+    },
     /// Another policy, beside it.
     Policy,
     /// The host's DNS servers.
@@ -35,7 +51,10 @@ pub enum ToRelay {
     Intake,
     /// End when nothing is under way.
     Finish,
-    Reply { id: u64, reply: Reply },
+    Reply {
+        id: u64,
+        reply: Reply,
+    },
 }
 
 /// To the keeper.
@@ -44,16 +63,26 @@ pub enum ToKeeper {
     /// It has given up its powers and serves.
     Ready(Confined),
     /// This policy judges from now on.
-    InForce { commit: String, sha: String },
+    InForce {
+        commit: String,
+        sha: String,
+    },
     /// A session is over.
-    Ended { session: u64 },
+    Ended {
+        session: u64,
+    },
     /// Records were written after a pause.
     Look,
     /// An empty intake is wanted.
     Spare,
     /// A question is not open any more.
-    Withdraw { question: String },
-    Call { id: u64, call: Call },
+    Withdraw {
+        question: String,
+    },
+    Call {
+        id: u64,
+        call: Call,
+    },
 }
 
 /// What takes time.
@@ -86,17 +115,40 @@ pub enum Reply {
 #[derive(Serialize, Deserialize)]
 pub enum Request {
     /// A leaf for one name and this public key (SubjectPublicKeyInfo, DER).
-    Leaf { name: String, key: Vec<u8> },
+    Leaf {
+        name: String,
+        key: Vec<u8>,
+    },
     /// Of a policy in force.
-    Secret { provider: String, name: String },
+    Secret {
+        provider: String,
+        name: String,
+    },
     /// The `ca` file of a policy in force.
-    Authority { path: String },
+    Authority {
+        path: String,
+    },
     /// The answer to AuthenticationMD5Password.
-    Md5 { provider: String, name: String, user: String, salt: [u8; 4] },
+    Md5 {
+        provider: String,
+        name: String,
+        user: String,
+        salt: [u8; 4],
+    },
     /// SCRAM, step by step.
-    Scram { provider: String, name: String, binding: Binding },
-    ScramUpdate { login: u64, message: Vec<u8> },
-    ScramFinish { login: u64, message: Vec<u8> },
+    Scram {
+        provider: String,
+        name: String,
+        binding: Binding,
+    },
+    ScramUpdate {
+        login: u64,
+        message: Vec<u8>,
+    },
+    ScramFinish {
+        login: u64,
+        message: Vec<u8>,
+    },
 }
 
 /// How SCRAM is bound to TLS (RFC 5802, 6): to the server's end point, or why it is not.
@@ -114,7 +166,10 @@ pub enum Given {
     Secret(Vec<u8>),
     /// Beside it the file's bytes.
     Authority(Stamp),
-    Scram { login: u64, message: Vec<u8> },
+    Scram {
+        login: u64,
+        message: Vec<u8>,
+    },
     Done,
     Refused(String),
 }

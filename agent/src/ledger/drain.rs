@@ -84,10 +84,16 @@ impl Drain {
         };
         let path = shared.dir.join(format!("{epoch}-{number:010}.{EXTENSION}"));
         let header = Header { node: node.into(), epoch, first: number, prev: [0; 32] }.encode();
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
-        file.write_all_at(&header, 0)?;
-        set_drained(&path, header.len() as u64)?;
-        File::open(&shared.dir)?.sync_all()?;
+        let made = || {
+            let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+            file.write_all_at(&header, 0)?;
+            set_drained(&path, header.len() as u64)?;
+            File::open(&shared.dir)?.sync_all()
+        };
+        made().inspect_err(|_| {
+            let _ = std::fs::remove_file(&path);
+            let _ = std::fs::remove_file(drained_path(&path));
+        })?;
         // Whoever writes can neither read it nor change what it has written.
         let writing = File::options().append(true).open(&path)?;
         let open = Open {
@@ -195,9 +201,10 @@ impl Shared {
             let open = self.lock();
             let Some(one) = open.get(at) else { return Ok(false) };
             // A writer that has begun another file has left this one.
-            let left = open.iter().skip(at + 1).any(|later| {
-                later.writer == one.writer && (later.offset > later.header || later.has_more())
-            });
+            let left = open
+                .iter()
+                .skip(at + 1)
+                .any(|later| later.writer == one.writer && (later.offset > later.header || later.has_more()));
             (Arc::clone(&one.file), one.path.clone(), one.offset, one.is_closed || left, one.damaged)
         };
         let batch = read(&file, offset).map_err(|fault| format!("{}: {fault}", path.display()))?;
@@ -328,7 +335,10 @@ pub(super) fn intakes(dir: &Path) -> io::Result<Vec<PathBuf>> {
 /// How many bytes of an intake the journal, or the store, holds.
 pub(super) fn drained(path: &Path) -> io::Result<u64> {
     let bytes = std::fs::read(drained_path(path))?;
-    bytes.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes)).ok_or_else(|| io::ErrorKind::InvalidData.into())
+    bytes
+        .first_chunk::<8>()
+        .map(|bytes| u64::from_be_bytes(*bytes))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 pub(super) fn set_drained(path: &Path, bytes: u64) -> io::Result<()> {

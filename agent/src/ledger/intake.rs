@@ -138,6 +138,9 @@ impl Intake {
             return Appending::Refused("the ledger failed in another thread".into());
         };
         if let Err(reason) = state.append(raw, lags, durability == Durability::Strict) {
+            if state.is_spoilt && state.spare.is_none() {
+                (self.shared.want)(Want::Spare);
+            }
             return Appending::Refused(reason);
         }
         let seq = state.seq;
@@ -332,3 +335,6 @@ pub(super) const INTAKE_BYTES: u64 = 16 << 20;
 const LAG_BYTES: usize = 32 * 1024;
 /// After a pause this long the keeper is told; it goes on looking for longer than that.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests;

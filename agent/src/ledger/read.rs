@@ -24,7 +24,8 @@ pub fn catch_up(dir: &Path, patience: Duration) -> Result<(), LedgerError> {
         .filter_map(|path| std::fs::metadata(&path).ok().map(|facts| (path, facts.len())))
         .collect();
     // An intake that is gone is in the journal, and so is what is written down as moved there.
-    let is_moved = |(path, bytes): &(PathBuf, u64)| drain::drained(path).map_or(!path.exists(), |at| at >= *bytes);
+    let is_moved =
+        |(path, bytes): &(PathBuf, u64)| drain::drained(path).map_or(!path.exists(), |at| at >= *bytes);
     let mut end = 0;
     loop {
         let all_moved = written.iter().all(is_moved);

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use weir_core::audit::chain::{self, Head};
 use weir_core::audit::verify::Entry;
 
+use super::LedgerError;
 use super::drain;
 use super::intake::FRAME_HEAD;
-use super::LedgerError;
 use super::journal::{self, Cursor, Step};
 use super::store::Store;
 

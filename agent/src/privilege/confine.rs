@@ -78,7 +78,9 @@ pub fn for_good() -> anyhow::Result<Confined> {
 fn is_init_our_keeper() -> bool {
     let of = |pid: &str| std::fs::metadata(format!("/proc/{pid}/exe")).ok();
     use std::os::unix::fs::MetadataExt;
-    of("1").zip(of("self")).is_some_and(|(keeper, own)| (keeper.dev(), keeper.ino()) == (own.dev(), own.ino()))
+    of("1")
+        .zip(of("self"))
+        .is_some_and(|(keeper, own)| (keeper.dev(), keeper.ino()) == (own.dev(), own.ino()))
 }
 
 /// Numbers of [`USER`] and its group, from the text of passwd(5).
@@ -162,7 +164,10 @@ const CALLS: &[(i64, &str)] = &[
     (libc::SYS_clone, "threads (only with CLONE_THREAD)"),
     (libc::SYS_set_robust_list, "a thread's beginning"),
     (libc::SYS_rseq, "a thread's beginning"),
-    (libc::SYS_prctl, "names of threads and memory; what the kernel told the process at its start (only that)"),
+    (
+        libc::SYS_prctl,
+        "names of threads and memory; what the kernel told the process at its start (only that)",
+    ),
     (libc::SYS_sigaltstack, "a thread's stack for overflows"),
     (libc::SYS_rt_sigprocmask, "a thread's beginning and end"),
     (libc::SYS_rt_sigaction, "an abort's way"),
@@ -231,7 +236,10 @@ fn narrowed() -> anyhow::Result<Vec<(i64, Vec<SeccompRule>)>> {
         // Not F_SETFL: the intake stays one that can only be appended to.
         (
             libc::SYS_fcntl,
-            among(1, &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC, libc::F_GET_SEALS])?,
+            among(
+                1,
+                &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_DUPFD_CLOEXEC, libc::F_GET_SEALS],
+            )?,
         ),
     ])
 }
@@ -258,8 +266,68 @@ mod tests {
         numbers.sort_unstable();
         numbers.dedup();
         assert_eq!(numbers.len(), CALLS.len());
-        for forbidden in [libc::SYS_socket, libc::SYS_connect, libc::SYS_execve, libc::SYS_ptrace, libc::SYS_bpf] {
+        for forbidden in
+            [libc::SYS_socket, libc::SYS_connect, libc::SYS_execve, libc::SYS_ptrace, libc::SYS_bpf]
+        {
             assert!(!numbers.contains(&forbidden));
+        }
+    }
+
+    /// Acts that a parser which is not ours any more would like to do, and what becomes of each.
+    const ACTS: &[(&str, fn() -> bool)] = &[
+        ("nothing", || true),
+        ("socket", || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
+        ("exec", || std::process::Command::new("/bin/true").status().is_ok()),
+        ("executable memory", || {
+            // SAFETY: a new mapping that nothing else uses.
+            let page = unsafe {
+                let (read, execute) = (libc::PROT_READ, libc::PROT_EXEC);
+                let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+                libc::mmap(std::ptr::null_mut(), 4096, read | execute, private, -1, 0)
+            };
+            page != libc::MAP_FAILED
+        }),
+        // SAFETY: the request has no pointer that the kernel reads.
+        ("ptrace", || unsafe { libc::ptrace(libc::PTRACE_ATTACH, 1, 0, 0) } == 0),
+        // SAFETY: it only cuts a descriptor's file.
+        ("cut a file", || unsafe { libc::ftruncate(1, 0) } == 0),
+        // SAFETY: it only sets flags of a descriptor.
+        ("write elsewhere in a file", || unsafe { libc::fcntl(1, libc::F_SETFL, 0) } == 0),
+        ("open a file", || std::fs::File::open("/etc/hostname").is_ok()),
+        ("send a signal", || rustix::process::kill_process(Pid::INIT, Signal::CONT).is_ok()),
+    ];
+
+    /// Run by the test below, in a process of its own.
+    #[test]
+    fn act_confined() {
+        let Ok(wanted) = std::env::var("WEIR_CONFINED_ACT") else { return };
+        let (_, act) = ACTS.iter().find(|(name, _)| *name == wanted).unwrap();
+        // The harness has threads; what counts is the one that acts.
+        let confined = for_good().unwrap();
+        assert_eq!((confined.uid, confined.capabilities), (UID, 0));
+        std::process::exit(if act() { 10 } else { 11 });
+    }
+
+    #[test]
+    fn a_confined_process_can_do_its_work_and_nothing_else() {
+        use std::os::unix::process::ExitStatusExt;
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let ended = |name: &str| {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+            child.args(["--exact", "privilege::confine::tests::act_confined", "--nocapture"]);
+            child.env("WEIR_CONFINED_ACT", name).stdout(std::process::Stdio::null()).status().unwrap()
+        };
+        for (name, act) in ACTS {
+            let ended = ended(name);
+            match *name {
+                "nothing" => assert_eq!(ended.code(), Some(10), "the positive control"),
+                "open a file" => assert_eq!(ended.code(), Some(11), "{name}: {ended:?}"),
+                _ => assert_eq!(ended.signal(), Some(libc::SIGSYS), "{name}: {ended:?}"),
+            }
+            let is_harmless = ["socket", "exec", "executable memory", "open a file"].contains(name);
+            assert!(!is_harmless || act(), "{name}: unconfined it works");
         }
     }
 }

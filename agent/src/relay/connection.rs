@@ -1,5 +1,5 @@
 //! The life of one accepted connection: connection verdict, first bytes, TLS, session, closing record.
-//! It refuses what no rule lets through and what it does not speak; until a session has taken over, dropping is a reset.
+//! It refuses what no rule lets through and what it does not speak; until its session has ended, dropping is a reset.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use weir_core::sniff::Sniffed;
 use weir_core::wire::http2;
 use weir_sql::PgGrammar;
 
+use super::process::{Relay, Thread};
 use super::pump::{End, Ended, Pump};
 use super::rim::{Leg, Rim};
 use super::sniffing::{First, first};
 use super::{postgres, secure};
-use super::process::{Relay, Thread};
 use crate::clock;
 use crate::listen::{finish_on_drop, reset_on_drop};
 use crate::upstream::Wire;
@@ -252,8 +252,6 @@ impl Connection {
     }
 
     async fn carry(mut self, ready: Ready) {
-        // From here on the session decides how the connection ends.
-        finish_on_drop(ready.workload.tcp());
         let revoked = std::mem::replace(&mut self.revoked, never());
         let rim = Rim::new(&self, ready.protocol, ready.leg, revoked);
         let protocol = ready.protocol;
@@ -282,6 +280,8 @@ impl Connection {
                 }
             }
             End::Finished => {
+                // Until now its end would have been a reset: half an answer must not look like a whole one.
+                finish_on_drop(workload.tcp());
                 drop(server);
                 linger(&mut workload).await;
             }

@@ -109,7 +109,8 @@ impl Link {
         let call = Call::Ask { question: Box::new(question), requester: Box::new(requester) };
         let begun = self.begin(call);
         async move {
-            let answered = begun.inspect_err(|fault| tracing::error!(%fault, id, "A question could not be put."));
+            let answered =
+                begun.inspect_err(|fault| tracing::error!(%fault, id, "A question could not be put."));
             match answered.ok()?.await {
                 Ok((Reply::Answered(answer), _)) => answer,
                 Ok(_) | Err(_) => None,

@@ -29,8 +29,8 @@ use super::surroundings::{Dialling, LoggingIn, Surroundings};
 use crate::clock;
 use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
-use crate::ledger::{Appending, Pending};
 use crate::lane::message::ToKeeper;
+use crate::ledger::{Appending, Pending};
 use crate::upstream::{PostgresLeg, Purpose, Wire, postgres_leg};
 
 /// How the upstream leg is secured when the session first has something to send.
@@ -116,7 +116,9 @@ impl Route {
 
     async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {
         let stream = self.dial().await?;
-        postgres_leg(&self.thread.relay.connector, stream, &self.name, tls, purpose).await.map_err(io::Error::other)
+        postgres_leg(&self.thread.relay.connector, stream, &self.name, tls, purpose)
+            .await
+            .map_err(io::Error::other)
     }
 }
 
@@ -207,8 +209,7 @@ impl Surroundings for Rim {
                 };
                 let parameters: Vec<(&str, &str)> =
                     login.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-                let password =
-                    KeptPassword { counter: &route.thread.relay.counter, name: &login.password };
+                let password = KeptPassword { counter: &route.thread.relay.counter, name: &login.password };
                 let login = credential::Login {
                     user: &login.user,
                     password: &password,

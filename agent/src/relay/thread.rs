@@ -31,7 +31,9 @@ pub(super) fn start(relay: &Arc<Relay>, dns: OwnedFd, lanes: Vec<OwnedFd>) -> an
     let of = Arc::clone(relay);
     std::thread::Builder::new()
         .name("dns".into())
-        .spawn(move || run(&of, dns, |thread, lane| async move { dns::datagrams::serve(&thread, &lane).await }))
+        .spawn(move || {
+            run(&of, dns, |thread, lane| async move { dns::datagrams::serve(&thread, &lane).await })
+        })
         .context("cannot start the thread for DNS questions")?;
     for (number, lane) in lanes.into_iter().enumerate() {
         let of = Arc::clone(relay);

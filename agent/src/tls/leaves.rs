@@ -171,7 +171,11 @@ impl Authority {
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn leaf(&self, name: &LeafName, key: &impl PublicKeyData) -> Result<CertificateDer<'static>, LeafError> {
+    pub fn leaf(
+        &self,
+        name: &LeafName,
+        key: &impl PublicKeyData,
+    ) -> Result<CertificateDer<'static>, LeafError> {
         let now = SystemTime::now();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
