@@ -17,7 +17,7 @@ use weir_core::identity::Identity;
 
 use crate::app::Agent;
 use crate::dns::sockets::{Bound, Ports};
-use crate::lane::message::{Confined, Sources, ToKeeper, ToRelay};
+use crate::lane::message::{Confined, Sources, ToRelay};
 use crate::lane::{self, Lane};
 use crate::listen::Origin;
 use crate::live::Seat;
@@ -25,6 +25,7 @@ use crate::upgrade;
 
 mod answer;
 mod counter;
+mod hear;
 
 /// The relaying process that serves now, and what the next one must be told.
 #[derive(Debug)]
@@ -288,7 +289,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
     let child = spawn(theirs).context("cannot start the relaying process")?;
     counter::start(agent, counter)?;
     for lane in half.lanes.iter().chain([&half.dns, &half.main]) {
-        tokio::spawn(tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
+        tokio::spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
     }
     tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child));
     half.main.post(&ToRelay::Begin { servers: agent.servers.now() }, fds)?;
@@ -362,53 +363,6 @@ async fn watch_over(agent: Arc<Agent>, half: Arc<Half>, mut child: Child) {
     }
     agent.ledger.close_intakes(half.writer);
     half.gone.send_replace(true);
-}
-
-/// Hears one lane until it ends.
-async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
-    let flushing = lane.clone();
-    let heard = async {
-        loop {
-            match lane.receive::<ToKeeper>().await {
-                Ok(Some((note, _))) => hear(&agent, &half, &lane, note),
-                Ok(None) => return,
-                Err(fault) => {
-                    tracing::error!(%fault, "What the relaying process says is not understood: it is ended.");
-                    lane.close();
-                    half.main.close();
-                    return;
-                }
-            }
-        }
-    };
-    tokio::select! {
-        () = heard => {}
-        _ = flushing.flush() => {}
-    }
-}
-
-fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
-    match note {
-        ToKeeper::Ready(confined) => {
-            let _ = half.confined.set(confined);
-            half.ready.notify_one();
-        }
-        ToKeeper::InForce { commit, sha } => *lock(&half.in_force) = (commit, sha),
-        ToKeeper::Ended { session } => drop(half.leave(session)),
-        ToKeeper::Look => agent.ledger.look(),
-        ToKeeper::Spare => match agent.ledger.intake(half.writer) {
-            Ok(file) => half.tell(&half.main, &ToRelay::Intake, vec![file.into()]),
-            Err(fault) => tracing::error!(%fault, "There is no further intake for the relaying process."),
-        },
-        ToKeeper::Withdraw { question } => agent.desk.withdraw(&question),
-        ToKeeper::Call { id, call } => {
-            let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
-            tokio::spawn(async move {
-                let (reply, fds) = answer::answer(&agent, &half, call).await;
-                half.tell(&lane, &ToRelay::Reply { id, reply }, fds);
-            });
-        }
-    }
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -24,6 +24,7 @@ use weir_core::audit::{Durability, Kind, Receipt, Record};
 use crate::config;
 
 mod drain;
+mod error;
 mod fold;
 mod intake;
 mod journal;
@@ -35,6 +36,7 @@ pub mod store;
 mod sync;
 mod tail;
 
+pub use error::LedgerError;
 pub use intake::{Intake, Want};
 pub use read::{Reading, catch_up, watch};
 
@@ -77,23 +79,6 @@ pub struct Status {
     /// Records refused since the last one that could be written.
     pub refused: u64,
     pub fault: Option<String>,
-}
-
-/// The ledger cannot be opened or read.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    #[error("the ledger {dir} is in use by process {holder}: one agent writes it at a time")]
-    Busy { dir: PathBuf, holder: String },
-    #[error("{path}: {source}")]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("{path}: {source}")]
-    Store { path: PathBuf, source: rusqlite::Error },
-    #[error("the node name is {0} bytes long; the most is {most}", most = journal::NODE_BYTES)]
-    Node(usize),
-    #[error("the ledger cannot be written: {0}")]
-    Refused(String),
-    #[error("the agent has not stored seq {seq} within {seconds} s; see `weir status`")]
-    Behind { seq: u64, seconds: u64 },
 }
 
 /// What the ledger's threads share.

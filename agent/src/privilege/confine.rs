@@ -273,8 +273,11 @@ mod tests {
         }
     }
 
+    /// Whether it worked.
+    type Act = fn() -> bool;
+
     /// Acts that a parser which is not ours any more would like to do, and what becomes of each.
-    const ACTS: &[(&str, fn() -> bool)] = &[
+    const ACTS: &[(&str, Act)] = &[
         ("nothing", || true),
         ("socket", || std::net::UdpSocket::bind("127.0.0.1:0").is_ok()),
         ("exec", || std::process::Command::new("/bin/true").status().is_ok()),

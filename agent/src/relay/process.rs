@@ -41,7 +41,7 @@ pub(crate) struct Relay {
     pub(crate) terminator: Terminator,
     pub(crate) connector: Connector,
     pub(crate) counter: Arc<Counter>,
-    secrets: Mutex<HashMap<SecretName, (Instant, Zeroizing<Vec<u8>>)>>,
+    secrets: Mutex<HashMap<SecretName, Secret>>,
     pub(crate) dns: Dns,
     pub(crate) mask_key: mask::Key,
     pub(crate) catalogs: Catalogs,
@@ -51,6 +51,9 @@ pub(crate) struct Relay {
     pub(crate) connections: std::sync::atomic::AtomicU64,
     surroundings: Surroundings,
 }
+
+/// A secret, and since when it is here.
+type Secret = (Instant, Zeroizing<Vec<u8>>);
 
 /// One thread's share: all of the process, and its own way to the keeper.
 pub(crate) struct Thread {

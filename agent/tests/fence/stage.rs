@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use weir::dns::sockets::{Bound, Ports, Socket, Sockets};
+use weir::dns::sockets::{Bound, Ports, Socket, Sockets, asker};
 use weir::kernel::{Fence, cgroup};
 use weir::listen::{Listeners, Origin};
 
@@ -463,9 +463,9 @@ fn remove_below(folder: &Path) {
 async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
     let mut buffer = [0; 512];
     loop {
-        let arrival = socket.receive(&fence, &mut buffer).await.expect("receive");
-        let said = match &arrival.origin {
-            Ok(origin) => match workloads.identify(&fence, origin) {
+        let heard = socket.receive(&mut buffer).await.expect("receive");
+        let said = match asker(&fence, heard.netns, heard.from, heard.to, heard.received) {
+            Ok(origin) => match workloads.identify(&fence, &origin) {
                 Ok(identity) => format!(
                     "asked={} workload={} pid={} uid={} ",
                     origin.destination, identity.workload, origin.pid, origin.uid
@@ -474,7 +474,7 @@ async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload
             },
             Err(why) => format!("no origin: {why}"),
         };
-        socket.answer(said.as_bytes(), arrival.back);
+        socket.answer(said.as_bytes(), heard.back);
         // The heart beats on this thread, too, and a slow machine with a flood of questions would leave it no turn.
         tokio::task::yield_now().await;
     }
