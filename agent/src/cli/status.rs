@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::client::Client;
 use crate::control::status::Status;
 use crate::control::{Request, Response};
+use crate::lane::message::Confined;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
@@ -27,6 +28,17 @@ pub(crate) fn run(common: &Common, _args: Args) -> anyhow::Result<ExitCode> {
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
+fn confined(relay: &Confined) -> String {
+    let landlock = match relay.landlock {
+        0 => "no landlock here".into(),
+        version => format!("landlock {version}"),
+    };
+    format!(
+        "pid {}, uid {}, {} capabilities, {} system calls, {landlock}",
+        relay.pid, relay.uid, relay.capabilities, relay.system_calls
+    )
+}
+
 fn print(status: &Status) {
     let mut rows = table::new(&["", ""]);
     let mut row = |name: &str, value: String| {
@@ -36,6 +48,7 @@ fn print(status: &Status) {
         "agent",
         format!("{} {} (pid {}), up {} s", status.node, status.version, status.pid, status.uptime_s),
     );
+    row("relaying process", confined(&status.relay));
     row("layers", status.layers.join(", "));
     if !status.layers_missing.is_empty() {
         row("missing here", status.layers_missing.join(", "));
