@@ -131,6 +131,7 @@ fn assemble(
         Some(clickhouse) => Some(Shipper::start(&config.audit.dir, clickhouse)?),
         None => None,
     };
+    let namespaces = Namespaces::new().context("the agent's network namespace")?;
     let agent = Agent {
         fence,
         workloads,
@@ -140,7 +141,7 @@ fn assemble(
         authority,
         desk: Desk::default(),
         names: Names::default(),
-        servers: Servers::new(&config.dns),
+        servers: Servers::new(&config.dns, namespaces.own()),
         relays,
         started: Instant::now(),
         connections: AtomicU64::new(0),
@@ -151,7 +152,7 @@ fn assemble(
         stop: Notify::new(),
         upgrade: Notify::new(),
         program: upgrade::program().context("the agent's own program")?,
-        namespaces: Namespaces::new().context("the agent's network namespace")?,
+        namespaces,
         lifted: AtomicBool::new(false),
         shipper,
         policy_problems,
@@ -300,8 +301,8 @@ impl Agent {
                     },
                 );
             }
-            if let Some(servers) = self.servers.refresh() {
-                self.relays.tell(&ToRelay::Servers(servers));
+            if let Some(resolvers) = self.servers.refresh() {
+                self.relays.tell(&ToRelay::Resolvers(resolvers));
             }
             self.look_names_up().await;
         }

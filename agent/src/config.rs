@@ -1,7 +1,7 @@
 //! weir.yaml → [`Config`]. Unknown keys are errors that name file and line; sections that are not built are refused.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -171,6 +171,10 @@ pub struct Dns {
     /// `IP:PORT`; workloads ask the same addresses at port 53. Empty: those of resolv.conf(5), at port 53.
     #[serde(default)]
     pub servers: Vec<SocketAddr>,
+    /// Servers that live inside other network namespaces than the agent's, such as Docker's 127.0.0.11: asked there, at
+    /// port 53. What they answer proves no name.
+    #[serde(default)]
+    pub inside: Vec<IpAddr>,
 }
 
 /// A configuration that cannot be used.
@@ -369,6 +373,8 @@ mod tests {
         let config =
             read(&format!("{MINIMAL}dns: {{servers: [\"10.0.0.2:5353\", \"[::1]:53\"]}}\n")).unwrap();
         assert_eq!(config.dns.servers[0].port(), 5353);
+        let inside = read(&format!("{MINIMAL}dns: {{inside: [127.0.0.11]}}\n")).unwrap();
+        assert_eq!(inside.dns.inside[0].to_string(), "127.0.0.11");
         for wrong in ["10.0.0.2", "ns.example:53"] {
             assert!(read(&format!("{MINIMAL}dns: {{servers: [\"{wrong}\"]}}\n")).is_err(), "{wrong}");
         }

@@ -1,8 +1,8 @@
 //! DNS through the agent: each question is read, judged, recorded, asked of the host's own server, and answered.
-//! It refuses questions whose asker the kernel does not name, and servers that are not the host's.
+//! It refuses questions whose asker the kernel does not name, and servers that are neither the host's nor configured.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,6 +13,7 @@ use weir_core::limits::DNS_WAITING;
 use weir_core::lookup::{Asker, Refusal, Verdict};
 use weir_core::wire::dns::{Code, Malformed, Query, kind_name};
 
+use crate::lane::message::{Resolver, Resolvers};
 use crate::ledger::Appending;
 use crate::listen::Origin;
 use crate::relay::{Relay, Thread};
@@ -29,7 +30,7 @@ pub(crate) use upstream::Way;
 /// What the relaying process knows of questions: whom it asks, and who asked.
 #[derive(Debug)]
 pub struct Dns {
-    servers: ArcSwap<Vec<SocketAddr>>,
+    resolvers: ArcSwap<Resolvers>,
     /// By label; 0 is everybody whose label says nothing. There are as many as the configuration has workloads.
     askers: Mutex<HashMap<u64, Asker>>,
     waiting: AtomicUsize,
@@ -47,7 +48,7 @@ enum Next {
 /// A question on its way to a server.
 struct Forward {
     query: Query,
-    server: SocketAddr,
+    server: Resolver,
     /// It has no row yet.
     new: bool,
     _place: Place,
@@ -69,17 +70,17 @@ impl Drop for Place {
 
 impl Dns {
     #[must_use]
-    pub fn new(servers: Vec<SocketAddr>) -> Dns {
+    pub fn new(resolvers: Resolvers) -> Dns {
         Dns {
-            servers: ArcSwap::from_pointee(servers),
+            resolvers: ArcSwap::from_pointee(resolvers),
             askers: Mutex::default(),
             waiting: AtomicUsize::new(0),
         }
     }
 
     /// Asks these servers from now on.
-    pub fn ask(&self, servers: Vec<SocketAddr>) {
-        self.servers.store(Arc::new(servers));
+    pub fn ask(&self, resolvers: Resolvers) {
+        self.resolvers.store(Arc::new(resolvers));
     }
 
     /// The names that answers to this label proved for an address, the newest last.
@@ -93,11 +94,6 @@ impl Dns {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::SeqCst)
-    }
-
-    /// The host's server with this address, and the port it is asked on.
-    fn server(&self, asked: IpAddr) -> Option<SocketAddr> {
-        self.servers.load().iter().find(|server| server.ip().to_canonical() == asked).copied()
     }
 
     fn asker<T>(&self, label: u64, act: impl FnOnce(&mut Asker) -> T) -> T {
@@ -130,7 +126,7 @@ fn judge(relay: &Arc<Relay>, origin: &Result<Origin, String>, bytes: &[u8]) -> N
     if label == NOBODY {
         return refused(refuse(dns, NOBODY, Code::Refused, "the label belongs to no configured workload"));
     }
-    let server = dns.server(known.destination.ip());
+    let server = dns.resolvers.load().of(known.destination.ip(), known.netns);
     match dns.asker(label, |asker| asker.judge(&query, server.is_some(), kernel::monotonic_ns())) {
         Verdict::Refuse(refusal) => refused(refusal),
         Verdict::Forward { new } => {
@@ -170,11 +166,14 @@ async fn forward(thread: &Thread, origin: &Origin, forward: &Forward, way: Way) 
     match upstream::ask(&thread.link, query, forward.server, way).await {
         Ok((answer, proof)) => {
             let now = kernel::monotonic_ns();
-            dns.asker(origin.label, |asker| asker.proved.learn(query.name(), &proof, now));
+            // A server inside a namespace may be the workload's own.
+            if forward.server.netns.is_none() {
+                dns.asker(origin.label, |asker| asker.proved.learn(query.name(), &proof, now));
+            }
             answer
         }
         Err(fault) => {
-            tracing::debug!(server = %forward.server, %fault, "A DNS server has not answered.");
+            tracing::debug!(server = %forward.server.address, %fault, "A DNS server has not answered.");
             query.refused(Code::ServFail)
         }
     }

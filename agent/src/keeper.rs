@@ -292,7 +292,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         tokio::spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
     }
     tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child));
-    half.main.post(&ToRelay::Begin { servers: agent.servers.now() }, fds)?;
+    half.main.post(&ToRelay::Begin { resolvers: agent.servers.now() }, fds)?;
     let mut gone = half.gone.subscribe();
     let ready = half.ready.notified();
     tokio::select! {
@@ -311,7 +311,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         }
     }
     half.send_policy(&relays.sources.load());
-    half.tell(&half.main, &ToRelay::Servers(agent.servers.now()), Vec::new());
+    half.tell(&half.main, &ToRelay::Resolvers(agent.servers.now()), Vec::new());
     relays.changed.notify_waiters();
     Ok(half)
 }

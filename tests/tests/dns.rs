@@ -1,7 +1,9 @@
 //! Names through the agent: looked up, recorded, scrubbed, refused; and a policy by name that holds for what they lead to.
 
+use std::process::Command;
+
 use weir_tests::nameserver::ASK;
-use weir_tests::process::until;
+use weir_tests::process::{Server, until};
 use weir_tests::{Agent, Done, Lab, Nameserver, Setup, Web};
 
 fn ask(agent: &Agent, server: &str, name: &str, kind: &str, ways: &[&str]) -> Done {
@@ -101,7 +103,7 @@ fn strangers_and_tunnels_are_refused_and_recorded() {
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
     let Ok(stranger) = Nameserver::start("127.0.77.53:53") else { panic!("port 53 of 127.0.77.53 is taken") };
     let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
-    let plain = std::process::Command::new("python3")
+    let plain = Command::new("python3")
         .args(["-c", ASK, "127.0.77.53", "free.lab.test", "1", "connected"])
         .output()
         .unwrap();
@@ -261,6 +263,82 @@ fn names_are_looked_up_inside_a_network_namespace() {
     let rows =
         agent.audited("SELECT workload FROM audit WHERE kind = 'dns' AND host = 'a.lab.test'").unwrap();
     assert_eq!(rows[0]["workload"], "app");
+}
+
+/// A DNS server inside a namespace, like those of container engines: it answers every name with one address.
+const SERVER_INSIDE: &str = r"
+import socket, struct, threading
+def answer(question):
+    name, rest = question[12:].split(b'\0', 1)
+    head = question[:2] + b'\x81\x80' + question[4:6] + b'\0\1\0\0\0\0'
+    address = b'\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\7'
+    return head + name + b'\0' + rest[:4] + address
+def streams():
+    listener = socket.create_server(('127.0.0.11', 53))
+    while True:
+        stream, _ = listener.accept()
+        length = struct.unpack('!H', stream.recv(2))[0]
+        reply = answer(stream.recv(length))
+        stream.sendall(struct.pack('!H', len(reply)) + reply)
+        stream.close()
+threading.Thread(target=streams, daemon=True).start()
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('127.0.0.11', 53))
+while True:
+    question, client = datagrams.recvfrom(512)
+    datagrams.sendto(answer(question), client)
+";
+
+#[test]
+fn a_server_inside_a_namespace_is_asked_there_and_proves_nothing() {
+    let lab = Lab::new("dns-inside").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let netns = format!("weir-inside-{}", std::process::id());
+    let ip = |words: &[&str]| assert!(Command::new("ip").args(words).status().unwrap().success());
+    ip(&["netns", "add", &netns]);
+    let _netns = Removed(netns.clone());
+    let nsenter = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{netns}")).args(words);
+        command
+    };
+    assert!(nsenter(&["ip", "link", "set", "lo", "up"]).status().unwrap().success());
+    let log = lab.dir().join("inside.log");
+    let _server = Server::start(&mut nsenter(&["python3", "-c", SERVER_INSIDE]), &log).unwrap();
+    // The positive control: whoever is not labelled asks it.
+    let ask = |words: &[&str]| {
+        let words =
+            [words, &["python3", "-c", ASK, "127.0.0.11", "inside.test", "1", "connected", "tcp"]].concat();
+        String::from_utf8(nsenter(&words).output().unwrap().stdout).unwrap()
+    };
+    until("the server inside answers", || ask(&[]).matches("code=0").count() == 2).unwrap();
+
+    let answers = |extra: &str, name: &str| {
+        let mut setup = setup(&nameserver);
+        setup.extra = setup.extra.replace("]}", extra);
+        let lab = Lab::new(name).unwrap();
+        let agent = Agent::start(&lab, &setup).unwrap();
+        let (weir, config) = (weir_tests::agent::weir().unwrap(), agent.config.to_str().unwrap().to_owned());
+        let run = [weir.to_str().unwrap(), "run", "--config", &config, "--workload", "app", "--"];
+        let seen = ask(&run);
+        let row =
+            agent.audited("SELECT decision FROM audit WHERE kind = 'dns' AND host = 'inside.test'").unwrap();
+        (seen, row[0]["decision"].as_str().unwrap().to_owned())
+    };
+    let (seen, decision) = answers("], inside: [127.0.0.11]}", "dns-inside-yes");
+    assert_eq!((seen.matches("code=0").count(), decision.as_str()), (2, "allowed"), "{seen}");
+    let (seen, decision) = answers("]}", "dns-inside-no");
+    assert_eq!((seen.matches("code=5").count(), decision.as_str()), (2, "denied"), "{seen}");
+    assert!(nameserver.asked().is_empty());
+}
+
+/// A network namespace that goes with its test.
+struct Removed(String);
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
 }
 
 #[test]

@@ -2,13 +2,13 @@
 //! It refuses to wait for longer than a client would.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use weir_core::limits::{DNS_NS, DNS_UDP_BYTES};
 use weir_core::wire::dns::{NoReply, Proof, Query, Reply};
 
+use crate::lane::message::Resolver;
 use crate::relay::Link;
 
 /// How the client asked, and so how the server is asked.
@@ -22,7 +22,7 @@ pub(crate) enum Way {
 pub(super) async fn ask(
     link: &Link,
     query: &Query,
-    server: SocketAddr,
+    server: Resolver,
     way: Way,
 ) -> io::Result<(Vec<u8>, Proof)> {
     let answered = async {
@@ -34,7 +34,7 @@ pub(super) async fn ask(
     tokio::time::timeout(Duration::from_nanos(DNS_NS), answered).await?
 }
 
-async fn by_datagram(link: &Link, query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
+async fn by_datagram(link: &Link, query: &Query, server: Resolver) -> io::Result<(Vec<u8>, Proof)> {
     // From a port of its own, and connected: the kernel drops what comes from elsewhere.
     let socket = link.resolver(server).await?;
     let id = fresh_id()?;
@@ -55,7 +55,7 @@ async fn by_datagram(link: &Link, query: &Query, server: SocketAddr) -> io::Resu
     }
 }
 
-async fn by_stream(link: &Link, query: &Query, server: SocketAddr) -> io::Result<(Vec<u8>, Proof)> {
+async fn by_stream(link: &Link, query: &Query, server: Resolver) -> io::Result<(Vec<u8>, Proof)> {
     let mut stream = link.resolver_stream(server).await?;
     let id = fresh_id()?;
     let question = query.forwarded(id);

@@ -1,5 +1,5 @@
 //! Answers to what the relaying process asks and what takes time. It refuses to dial anything but the address that the
-//! kernel recorded for a session, and the host's own DNS servers.
+//! kernel recorded for a session, and DNS servers that workloads may ask.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,8 +15,9 @@ use super::Half;
 use crate::app::Agent;
 use crate::desk::Requester;
 use crate::dns::sockets::asker;
-use crate::lane::message::{Call, Reply};
+use crate::lane::message::{Call, Reply, Resolver};
 use crate::listen::Origin;
+use crate::netns;
 use crate::upstream::{self, DialError};
 
 pub(super) async fn answer(agent: &Arc<Agent>, half: &Half, call: Call) -> (Reply, Vec<OwnedFd>) {
@@ -74,14 +75,35 @@ async fn dial(agent: &Agent, recorded: &Origin) -> Result<OwnedFd, DialError> {
     })
 }
 
-async fn resolver(agent: &Agent, server: SocketAddr, is_stream: bool) -> io::Result<OwnedFd> {
-    if !agent.servers.now().contains(&server) {
-        return Err(io::Error::other(format!("{server} is no DNS server of this host")));
+async fn resolver(agent: &Agent, resolver: Resolver, is_stream: bool) -> io::Result<OwnedFd> {
+    let server = resolver.address;
+    if !agent.servers.now().has(&resolver) {
+        return Err(io::Error::other(format!("{server} is no DNS server that workloads may ask")));
     }
-    if is_stream {
-        let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(server)).await??;
-        return Ok(stream.into_std()?.into());
+    let inside = match resolver.netns {
+        Some(netns) => agent.namespaces.file(netns)?,
+        None => None,
+    };
+    match (inside, is_stream) {
+        (None, true) => {
+            let stream = tokio::time::timeout(PATIENCE, TcpStream::connect(server)).await??;
+            Ok(stream.into_std()?.into())
+        }
+        (Some(netns), true) => {
+            let dialled = upstream::dial_in(netns, server, upstream::Origin::default());
+            let stream = tokio::time::timeout(PATIENCE, dialled).await?.map_err(io::Error::other)?;
+            Ok(stream.into_std()?.into())
+        }
+        (None, false) => datagrams(server),
+        (Some(netns), false) => {
+            let made = tokio::task::spawn_blocking(move || netns::inside(&netns, || datagrams(server)));
+            made.await.map_err(io::Error::other)?
+        }
     }
+}
+
+/// A socket for datagrams to one server, in the network namespace of the calling thread.
+fn datagrams(server: SocketAddr) -> io::Result<OwnedFd> {
     let any: IpAddr = match server {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -1,7 +1,7 @@
 //! What the halves of the agent say to each other. The keeper believes nothing that the relay says about itself: a session
 //! is dialled where the kernel recorded, a secret is given only if the policy names it, a leaf is signed for one name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weir_core::approval::{Answer, Question};
@@ -17,7 +17,7 @@ pub enum ToRelay {
     /// First of all; beside it the policy, an intake, the counter, then the lanes of the thread for DNS and of each
     /// relaying thread.
     Begin {
-        servers: Vec<SocketAddr>,
+        resolvers: Resolvers,
     },
     /// A connection, and beside it its socket. `names` are those that the agent's own look-ups prove for its address.
     Arrival {
@@ -43,8 +43,8 @@ pub enum ToRelay {
     },
     /// Another policy, beside it.
     Policy,
-    /// The host's DNS servers.
-    Servers(Vec<SocketAddr>),
+    /// Whom to ask for names.
+    Resolvers(Resolvers),
     /// Why records cannot be moved on, or that they can.
     Ledger(Option<String>),
     /// An empty intake, beside it.
@@ -96,8 +96,8 @@ pub enum Call {
     Asker { netns: u64, from: SocketAddr, to: SocketAddr, received: u64 },
     /// The identity behind a question.
     Identify { origin: Box<Origin> },
-    /// A socket connected to one of the host's DNS servers.
-    Resolver { server: SocketAddr, is_stream: bool },
+    /// A socket connected to one of the [`Resolvers`].
+    Resolver { server: Resolver, is_stream: bool },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -172,6 +172,25 @@ pub enum Given {
     },
     Done,
     Refused(String),
+}
+
+/// Whom labelled workloads may ask for names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolvers {
+    /// The host's, asked from the agent's network namespace.
+    pub servers: Vec<SocketAddr>,
+    /// Those that are asked where the question comes from.
+    pub inside: Vec<IpAddr>,
+    /// Cookie of the agent's network namespace.
+    pub own: u64,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolver {
+    pub address: SocketAddr,
+    /// Asked from within this network namespace; `None` is the agent's.
+    pub netns: Option<u64>,
 }
 
 /// How the relaying process is confined, as it found itself.

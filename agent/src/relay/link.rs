@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::credential::{Exchange, Prover, Stamp};
 use crate::desk::Requester;
-use crate::lane::message::{Binding, Call, Given, Reply, Request, ToKeeper, ToRelay};
+use crate::lane::message::{Binding, Call, Given, Reply, Request, Resolver, ToKeeper, ToRelay};
 use crate::lane::{self, Lane};
 use crate::listen::Origin;
 
@@ -88,13 +88,13 @@ impl Link {
     }
 
     /// A socket that is connected to one of the host's DNS servers.
-    pub(crate) async fn resolver_stream(&self, server: SocketAddr) -> io::Result<TcpStream> {
+    pub(crate) async fn resolver_stream(&self, server: Resolver) -> io::Result<TcpStream> {
         let socket = connected(self.call(Call::Resolver { server, is_stream: true }).await?)?;
         TcpStream::from_std(socket.into())
     }
 
     /// The same for one datagram each way.
-    pub(crate) async fn resolver(&self, server: SocketAddr) -> io::Result<UdpSocket> {
+    pub(crate) async fn resolver(&self, server: Resolver) -> io::Result<UdpSocket> {
         let socket = connected(self.call(Call::Resolver { server, is_stream: false }).await?)?;
         UdpSocket::from_std(socket.into())
     }

@@ -69,7 +69,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let main = std::io::stdin().as_fd().try_clone_to_owned().context("the lane to the keeper")?;
     // Everything that needs root's eyes is read before the powers are given up; no thread runs yet.
     let begin = lane::receive_now::<ToRelay>(&main).context("the keeper's first message")?;
-    let Some((ToRelay::Begin { servers }, fds)) = begin else { bail!("the keeper did not begin") };
+    let Some((ToRelay::Begin { resolvers }, fds)) = begin else { bail!("the keeper did not begin") };
     let mut fds = fds.into_iter();
     let mut next = || fds.next().context("the keeper's first message lacks descriptors");
     let (policy, intake, counter, dns) = (next()?, next()?, next()?, next()?);
@@ -106,7 +106,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         connector: Connector::new(trust),
         counter,
         secrets: Mutex::default(),
-        dns: Dns::new(servers),
+        dns: Dns::new(resolvers),
         mask_key,
         catalogs: Catalogs::default(),
         left: Notify::new(),
@@ -149,7 +149,7 @@ impl Relay {
                     }
                     Err(fault) => tracing::error!("The changed policy is not in force: {fault:#}"),
                 },
-                (ToRelay::Servers(servers), _) => self.dns.ask(servers),
+                (ToRelay::Resolvers(resolvers), _) => self.dns.ask(resolvers),
                 (ToRelay::Ledger(fault), _) => self.ledger.fault(fault),
                 (ToRelay::Intake, Some(file)) => self.ledger.spare(file.into()),
                 (ToRelay::Finish, _) => finishing = true,
