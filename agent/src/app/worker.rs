@@ -17,6 +17,7 @@ use weir_sql::PgGrammar;
 use super::Agent;
 use crate::listen::{Listeners, NoOrigin, Origin, reset_on_drop};
 use crate::relay::{Connection, serve};
+use crate::upstream::Meter;
 use crate::{clock, dns};
 
 /// libpg_query recurses on the caller's stack; this holds the deepest statement that `limits` let through.
@@ -190,6 +191,7 @@ async fn open(
         destination,
         origin,
         started_ns: clock::now().mono_ns,
+        meter: Meter::default(),
     })
 }
 

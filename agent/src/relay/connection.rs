@@ -27,7 +27,7 @@ use crate::app::Agent;
 use crate::clock;
 use crate::listen::{Origin, finish_on_drop, reset_on_drop};
 use crate::live::{Revoked, Seat};
-use crate::upstream::Wire;
+use crate::upstream::{Meter, Wire};
 
 /// What is known of a connection while it is opened.
 pub(crate) struct Connection {
@@ -41,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) destination: Destination,
     pub(crate) origin: Origin,
     pub(crate) started_ns: u64,
+    /// What is written to its sockets towards the server.
+    pub(crate) meter: Meter,
 }
 
 /// Why a connection ends before it has a session. The words go to the audit, never payload.
@@ -256,7 +258,10 @@ impl Connection {
         let mut record = self.record();
         record.kind = Kind::Connection;
         record.protocol = protocol.name().into();
-        record.upstream_bytes = sent.0;
+        let written = self.meter.bytes();
+        // What TLS took and could not send any more is nobody's.
+        record.upstream_bytes = sent.min(written);
+        record.weir_bytes = written - record.upstream_bytes;
         record.duration_us = clock::now().mono_ns.saturating_sub(self.started_ns) / 1_000;
         if let Some(fault) = host.fault.borrow().as_ref() {
             record.decision = Decision::Failed;
@@ -292,6 +297,7 @@ impl Connection {
         record.kind = Kind::Connection;
         record.reason = refusal.to_string();
         record.decision = Decision::Denied;
+        record.weir_bytes = self.meter.bytes();
         match refusal {
             Refusal::Denied { target, rule, .. } => {
                 record.target = target.to_string();

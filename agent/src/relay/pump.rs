@@ -34,8 +34,8 @@ pub(crate) struct Ended<W, H: Surroundings> {
     pub(crate) workload: W,
     pub(crate) server: Option<H::Server>,
     pub(crate) host: H,
-    /// Bytes sent to the server: the workload's, and weir's own.
-    pub(crate) sent: (u64, u64),
+    /// Bytes of the workload's own that the leg to the server took.
+    pub(crate) sent: u64,
 }
 
 /// A connection being relayed.
@@ -93,7 +93,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         if self.question_open {
             self.host.withdraw();
         }
-        let sent = self.out.to_server.totals();
+        let sent = self.out.to_server.workload_sent();
         Ended {
             end,
             workload: self.workload.stream,
@@ -190,8 +190,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 }
                 // The server closed while we wrote: what it said before is still to be read, so only stop writing.
                 Poll::Ready(_) => {
-                    let rest = self.out.to_server.len();
-                    self.out.to_server.sent(rest);
+                    self.out.to_server.discard();
                     server.shut = true;
                 }
                 Poll::Pending => break,

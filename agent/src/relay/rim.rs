@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 use tokio::sync::oneshot;
 use weir_core::action::Protocol;
@@ -32,7 +31,7 @@ use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
 use crate::ledger::{Appending, Pending};
 use crate::live::Revoked;
-use crate::upstream::{self, DialError, PostgresLeg, Purpose, Wire, postgres_leg};
+use crate::upstream::{self, DialError, Meter, Metered, PostgresLeg, Purpose, Wire, postgres_leg};
 
 /// How the upstream leg is secured when the session first has something to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +67,7 @@ pub(crate) struct Route {
     origin: crate::listen::Origin,
     /// What the server's certificate must prove: the best name that is known and not only claimed, else the address.
     name: String,
+    meter: Meter,
 }
 
 impl Rim {
@@ -104,12 +104,13 @@ impl Route {
             agent: Arc::clone(&connection.agent),
             origin: connection.origin.clone(),
             name: proved_name(destination).map_or_else(|| destination.ip().to_string(), str::to_owned),
+            meter: connection.meter.clone(),
         }
     }
 
     /// Dials the recorded address; a failure is told to the fence, so that the next `connect` fails like it would
     /// without weir.
-    pub(crate) async fn dial(&self) -> Result<TcpStream, DialError> {
+    pub(crate) async fn dial(&self) -> Result<Metered, DialError> {
         let origin = upstream::Origin {
             source: self.origin.source,
             mark: NonZeroU32::new(self.origin.mark),
@@ -120,7 +121,7 @@ impl Route {
             Ok(None) => upstream::dial(self.origin.destination, &origin).await,
             Err(gone) => Err(DialError::new(self.origin.destination, "find the network namespace for", gone)),
         };
-        dialled.inspect_err(|fault| {
+        dialled.map(|stream| Metered::new(stream, &self.meter)).inspect_err(|fault| {
             if let Err(why) = self.agent.fence.dial_failed(&self.origin, fault.errno()) {
                 tracing::warn!(%why, "A failed dial could not be told to the fence.");
             }

@@ -63,8 +63,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 
     /// No server: the session learns that it is gone, and the workload sees a reset, as it would have without weir.
     pub(super) fn unreachable(&mut self) {
-        let rest = self.out.to_server.len();
-        self.out.to_server.sent(rest);
+        self.out.to_server.discard();
         self.feed(Input::ServerClosed);
         self.out.close = Some(Close::Reset);
     }
