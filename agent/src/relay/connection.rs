@@ -254,7 +254,7 @@ impl Connection {
         let rim = Rim::new(&self, ready.protocol, ready.leg, revoked);
         let protocol = ready.protocol;
         let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
-        let Ended { end, mut workload, server, host, sent } = pump.run().await;
+        let Ended { end, mut workload, server, host, sent, cut_by } = pump.run().await;
         let mut record = self.record();
         record.kind = Kind::Connection;
         record.protocol = protocol.name().into();
@@ -263,6 +263,7 @@ impl Connection {
         record.upstream_bytes = sent.min(written);
         record.weir_bytes = written - record.upstream_bytes;
         record.duration_us = clock::now().mono_ns.saturating_sub(self.started_ns) / 1_000;
+        record.reason = cut_by.unwrap_or_default().into();
         if let Some(fault) = host.fault.borrow().as_ref() {
             record.decision = Decision::Failed;
             record.reason.clone_from(fault);
