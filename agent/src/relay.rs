@@ -1,5 +1,6 @@
 //! One connection: sockets and Session. Start reading in `connection`; `pump` moves the bytes.
 
+mod ahead;
 mod buffer;
 mod connection;
 mod leg;

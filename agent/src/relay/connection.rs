@@ -19,8 +19,9 @@ use weir_core::sniff::Sniffed;
 use weir_core::wire::http2;
 use weir_sql::PgGrammar;
 
+use super::ahead::first_of_both;
 use super::pump::{End, Ended, Pump};
-use super::rim::{Leg, Rim};
+use super::rim::{Leg, Rim, Route};
 use super::sniffing::{First, first};
 use super::{postgres, secure};
 use crate::app::Agent;
@@ -129,7 +130,28 @@ impl Connection {
             Verdict::Deny { .. } if denied => Some(SNIFF_NS),
             Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => None,
         };
-        match first(&mut workload, BytesMut::new(), patience).await {
+        if early.passes_opaque() && self.passes_whatever_is_said() {
+            let (said, server) = first_of_both(&Route::of(self), &mut workload).await?;
+            let mut ready = self.opened(workload, said, early, false).await?;
+            // Another policy may have come into force meanwhile; a leg that it wants otherwise is dialled anew.
+            if ready.protocol == Protocol::Opaque && ready.server.is_none() {
+                ready.server = Some(server);
+            }
+            return Ok(ready);
+        }
+        let said = first(&mut workload, BytesMut::new(), patience).await;
+        self.opened(workload, said, early, denied).await
+    }
+
+    /// What is made of the client's first words.
+    async fn opened(
+        &mut self,
+        workload: Wire,
+        said: First,
+        early: ConnectionJudgement,
+        denied: bool,
+    ) -> Result<Ready, Refusal> {
+        match said {
             First::Known(Sniffed::Postgres(opening), bytes) => {
                 postgres::open(self, workload, bytes, opening).await
             }
@@ -226,15 +248,22 @@ impl Connection {
     }
 
     pub(crate) fn judge(&self, protocol: Protocol) -> ConnectionJudgement {
-        let context = Context {
+        self.agent.policy.load().connection(&self.context(protocol))
+    }
+
+    fn passes_whatever_is_said(&self) -> bool {
+        self.agent.policy.load().passes_whatever_is_said(&self.context(Protocol::Opaque))
+    }
+
+    fn context(&self, protocol: Protocol) -> Context<'_> {
+        Context {
             identity: &self.identity,
             destination: &self.destination,
             protocol,
             database: "",
             login: "",
             wall_ns: clock::wall_ns(),
-        };
-        self.agent.policy.load().connection(&context)
+        }
     }
 
     pub(crate) fn opening(&self, tls: bool, login: Option<Arc<weir_core::policy::Inject>>) -> Opening {
