@@ -1,6 +1,7 @@
 //! The relaying process: `process` is its life, `thread` receives connections, `connection` is one of them, `pump` moves
 //! its bytes, `link` asks the keeper.
 
+mod ahead;
 mod buffer;
 mod connection;
 mod leg;

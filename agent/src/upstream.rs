@@ -4,6 +4,7 @@
 #[cfg(feature = "boring")]
 mod boringssl;
 mod dial;
+mod meter;
 mod postgres;
 mod secure;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod trust;
 mod wire;
 
 pub use dial::{DialError, Origin, connect, dial, dial_in, socket};
+pub use meter::{Meter, Metered};
 pub use postgres::{PostgresError, PostgresLeg, Purpose, postgres_leg, postgres_tls};
 pub use secure::{Connector, SecureError, UpstreamTls};
 pub use trust::{Trust, TrustError};

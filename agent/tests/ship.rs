@@ -112,9 +112,39 @@ fn every_row_arrives_once_though_engine_and_shipper_die() {
     assert_eq!(checker.finish().unwrap().head, ledger.head());
     let acts = ask::<u64>(&server.url, "SELECT count() FROM acts WHERE outcome_seq > seq");
     assert_eq!(acts, [15_300]);
-    for view in ["denials", "approvals", "masks", "destinations", "workloads", "admin", "coverage", "would"] {
+    for view in [
+        "denials",
+        "approvals",
+        "masks",
+        "destinations",
+        "workloads",
+        "admin",
+        "coverage",
+        "would",
+        "connections",
+    ] {
         ask::<u64>(&server.url, &format!("SELECT count() FROM {view}"));
     }
+}
+
+#[test]
+fn a_table_of_an_earlier_version_gets_its_column() {
+    let server = weir_clickhouse::start().unwrap();
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path(), &server.url, None);
+    let earlier = include_str!("../src/ship/schema.sql").replacen("  weir_bytes UInt64,\n", "", 1);
+    let client = clickhouse::Client::default().with_url(&server.url);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(client.query("CREATE DATABASE weir").execute()).unwrap();
+    let table = earlier.split(";\n").next().unwrap();
+    runtime.block_on(client.with_database("weir").query_raw(table).execute()).unwrap();
+
+    let ledger = Ledger::open(&config, "web-1").unwrap();
+    let closed = Record { kind: Kind::Connection, upstream_bytes: 5, weir_bytes: 7, ..Record::default() };
+    assert!(matches!(ledger.append(&closed), Appending::Done(_)));
+    let shipper = Shipper::start(dir.path(), config.clickhouse.as_ref().unwrap()).unwrap();
+    until("everything arrives", || caught_up(&shipper, &ledger));
+    assert_eq!(ask::<u64>(&server.url, "SELECT wire_bytes FROM connections"), [12]);
 }
 
 #[test]

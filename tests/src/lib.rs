@@ -11,6 +11,8 @@ pub mod policies;
 pub mod postgres;
 pub mod process;
 pub mod provision;
+pub mod socket;
+pub mod tap;
 pub mod web;
 
 pub use agent::{Agent, Done, Setup};
@@ -18,5 +20,6 @@ pub use far::Far;
 pub use lab::Lab;
 pub use nameserver::Nameserver;
 pub use postgres::Postgres;
+pub use tap::Tap;
 pub use web::Web;
 pub use weir_clickhouse as clickhouse;

@@ -103,9 +103,16 @@ pub struct Record {
     pub bytes_up: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub bytes_down: u64,
-    /// Bytes of the workload's own that reached the server; 0 for a denied act.
+    /// Bytes of the workload's own that were sent to the server, as plaintext. On an outcome: the act's; 0 for a denied
+    /// one. On a connection's closing row: all of them, those that belong to no act (start-up, login, framing) included;
+    /// so the acts' are part of it, and are not to be added to it.
     #[serde(skip_serializing_if = "is_zero")]
     pub upstream_bytes: u64,
+    /// On a connection's closing row: what weir itself put on the wire to the server beside `upstream_bytes`: TLS, its own
+    /// login and catalog queries, what stands in place of denied statements, header fields that it put in. The sum of
+    /// both is what was written to the TCP sockets towards the server.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weir_bytes: u64,
     #[serde(skip_serializing_if = "is_zero")]
     pub duration_us: u64,
     #[serde(skip_serializing_if = "is_zero")]

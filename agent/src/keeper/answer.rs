@@ -69,7 +69,10 @@ async fn dial(agent: &Agent, recorded: &Origin) -> Result<OwnedFd, DialError> {
         Ok(stream.into())
     });
     handed.inspect_err(|fault| {
-        if let Err(why) = agent.fence.dial_failed(recorded, fault.errno()) {
+        // A reset is that connection's own fate, not the address's.
+        if fault.errno() != libc::ECONNRESET
+            && let Err(why) = agent.fence.dial_failed(recorded, fault.errno())
+        {
             tracing::warn!(%why, "A failed dial could not be told to the fence.");
         }
     })

@@ -52,6 +52,7 @@ SELECT seq, epoch, node, prev_hash, hash, raw,
   coalesce(raw ->> 'bytes_up', 0) AS bytes_up,
   coalesce(raw ->> 'bytes_down', 0) AS bytes_down,
   coalesce(raw ->> 'upstream_bytes', 0) AS upstream_bytes,
+  coalesce(raw ->> 'weir_bytes', 0) AS weir_bytes,
   coalesce(raw ->> 'duration_us', 0) AS duration_us,
   coalesce(raw ->> 'overhead_us', 0) AS overhead_us,
   coalesce(raw ->> 'approval_id', '') AS approval_id,
@@ -126,6 +127,12 @@ SELECT workload, owner, count(*) AS acts, sum(decision = 'masked') AS masked,
   count(DISTINCT session_id) AS sessions, sum("rows") AS "rows", sum(tokens_in) AS tokens_in,
   sum(tokens_out) AS tokens_out, min(ts) AS first_ts, max(ts) AS last_ts
 FROM acts GROUP BY workload, owner;
+
+-- One row a connection that has ended: what was written to its sockets towards the server, the workload's and weir's own.
+CREATE VIEW IF NOT EXISTS connections AS
+SELECT ts, node, session_id, workload, owner, user, exe, host, dst_ip, dst_port, protocol, target, decision, rule, reason,
+  upstream_bytes, weir_bytes, upstream_bytes + weir_bytes AS wire_bytes, duration_us, seq
+FROM audit WHERE kind = 'connection';
 
 -- Acts on weir itself: starts, policy changes, detach, losses.
 CREATE VIEW IF NOT EXISTS admin AS

@@ -248,12 +248,29 @@ fn prepare(db: &Connection) -> rusqlite::Result<()> {
     db.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
     db.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     db.execute_batch("PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 16777216;")?;
-    db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA}; COMMIT;"))?;
+    db.execute_batch(&format!("BEGIN IMMEDIATE; {}{SCHEMA}; COMMIT;", forget_views(db)?))?;
     db.execute(
         "INSERT OR IGNORE INTO meta VALUES ('ledger', lower(hex(randomblob(16)))), ('version', '1')",
         [],
     )?;
     Ok(())
+}
+
+/// Drops the views that another version defined otherwise: they hold no data, and are made anew.
+fn forget_views(db: &Connection) -> rusqlite::Result<String> {
+    let mut query = db.prepare("SELECT name, sql FROM sqlite_master WHERE type = 'view'")?;
+    let views = query.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+    let mut drops = String::new();
+    for view in views {
+        let (name, sql) = view?;
+        let ours = SCHEMA.contains(&format!("CREATE VIEW IF NOT EXISTS {name} AS"));
+        let same =
+            sql.split_once(&name).is_some_and(|(_, body)| SCHEMA.contains(&format!("EXISTS {name}{body};")));
+        if ours && !same {
+            drops.push_str(&format!("DROP VIEW IF EXISTS {name}; "));
+        }
+    }
+    Ok(drops)
 }
 
 pub(super) fn kept(row: &rusqlite::Row<'_>) -> rusqlite::Result<Kept> {

@@ -340,3 +340,34 @@ fn the_views_answer() {
     assert!(ask("SELECT request_id FROM approvals UNION ALL SELECT request_id FROM would").is_empty());
     assert!(store::shows_records(store.connection()).unwrap());
 }
+
+/// A store that an earlier version made shows the columns of this one, and its rows have them.
+#[test]
+fn views_of_an_earlier_version_are_made_anew() {
+    let dir = TempDir::new().unwrap();
+    let ledger = Ledger::open(&config(dir.path()), "web-1").unwrap();
+    let closed = Record { kind: Kind::Connection, upstream_bytes: 5, ..record(1) };
+    seq(ledger.append(&closed));
+    drop(ledger);
+    let db = rusqlite::Connection::open(store::path(dir.path())).unwrap();
+    db.execute_batch(
+        "DROP VIEW connections; DROP VIEW audit;
+         CREATE VIEW audit AS SELECT seq, epoch, node, prev_hash, hash, raw, raw ->> 'kind' AS kind FROM record;
+         CREATE VIEW own AS SELECT seq FROM record;",
+    )
+    .unwrap();
+    assert!(!store::shows_records(&db).unwrap());
+    drop(db);
+
+    let ledger = Ledger::open(&config(dir.path()), "web-1").unwrap();
+    seq(ledger.append(&Record { weir_bytes: 7, ..closed }));
+    drop(ledger);
+    let store = Store::read(dir.path()).unwrap();
+    assert!(store::shows_records(store.connection()).unwrap());
+    let mut query =
+        store.connection().prepare("SELECT weir_bytes, wire_bytes FROM connections ORDER BY seq").unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    assert_eq!(rows.map(Result::unwrap).collect::<Vec<(u64, u64)>>(), [(0, 5), (7, 12)]);
+    // What somebody else made beside them is left alone.
+    store.connection().prepare("SELECT seq FROM own").unwrap();
+}

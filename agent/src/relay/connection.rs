@@ -19,14 +19,15 @@ use weir_core::sniff::Sniffed;
 use weir_core::wire::http2;
 use weir_sql::PgGrammar;
 
+use super::ahead::first_of_both;
 use super::process::{Relay, Thread};
 use super::pump::{End, Ended, Pump};
-use super::rim::{Leg, Rim};
+use super::rim::{Leg, Rim, Route};
 use super::sniffing::{First, first};
 use super::{postgres, secure};
 use crate::clock;
 use crate::listen::{finish_on_drop, reset_on_drop};
-use crate::upstream::Wire;
+use crate::upstream::{Meter, Wire};
 
 /// What is known of a connection while it is opened.
 pub(crate) struct Connection {
@@ -40,6 +41,8 @@ pub(crate) struct Connection {
     pub(crate) identity: Arc<Identity>,
     pub(crate) destination: Destination,
     pub(crate) started_ns: u64,
+    /// What is written to its sockets towards the server.
+    pub(crate) meter: Meter,
 }
 
 /// Yields the reason when the connection is to end.
@@ -133,7 +136,28 @@ impl Connection {
             Verdict::Deny { .. } if denied => Some(SNIFF_NS),
             Verdict::Allow(_) | Verdict::Deny { .. } | Verdict::Approve(_) => None,
         };
-        match first(&mut workload, BytesMut::new(), patience).await {
+        if early.passes_opaque() && self.passes_whatever_is_said() {
+            let (said, server) = first_of_both(&Route::of(self), &mut workload).await?;
+            let mut ready = self.opened(workload, said, early, false).await?;
+            // Another policy may have come into force meanwhile; a leg that it wants otherwise is dialled anew.
+            if ready.protocol == Protocol::Opaque && ready.server.is_none() {
+                ready.server = Some(server);
+            }
+            return Ok(ready);
+        }
+        let said = first(&mut workload, BytesMut::new(), patience).await;
+        self.opened(workload, said, early, denied).await
+    }
+
+    /// What is made of the client's first words.
+    async fn opened(
+        &mut self,
+        workload: Wire,
+        said: First,
+        early: ConnectionJudgement,
+        denied: bool,
+    ) -> Result<Ready, Refusal> {
+        match said {
             First::Known(Sniffed::Postgres(opening), bytes) => {
                 postgres::open(self, workload, bytes, opening).await
             }
@@ -230,15 +254,22 @@ impl Connection {
     }
 
     pub(crate) fn judge(&self, protocol: Protocol) -> ConnectionJudgement {
-        let context = Context {
+        self.relay().policy.load().connection(&self.context(protocol))
+    }
+
+    fn passes_whatever_is_said(&self) -> bool {
+        self.relay().policy.load().passes_whatever_is_said(&self.context(Protocol::Opaque))
+    }
+
+    fn context(&self, protocol: Protocol) -> Context<'_> {
+        Context {
             identity: &self.identity,
             destination: &self.destination,
             protocol,
             database: "",
             login: "",
             wall_ns: clock::wall_ns(),
-        };
-        self.relay().policy.load().connection(&context)
+        }
     }
 
     pub(crate) fn opening(&self, tls: bool, login: Option<Arc<weir_core::policy::Inject>>) -> Opening {
@@ -256,12 +287,16 @@ impl Connection {
         let rim = Rim::new(&self, ready.protocol, ready.leg, revoked);
         let protocol = ready.protocol;
         let pump = Pump::new(ready.session, rim, ready.workload, ready.first, ready.server);
-        let Ended { end, mut workload, server, host, sent } = pump.run().await;
+        let Ended { end, mut workload, server, host, sent, cut_by } = pump.run().await;
         let mut record = self.record();
         record.kind = Kind::Connection;
         record.protocol = protocol.name().into();
-        record.upstream_bytes = sent.0;
+        let written = self.meter.bytes();
+        // What TLS took and could not send any more is nobody's.
+        record.upstream_bytes = sent.min(written);
+        record.weir_bytes = written - record.upstream_bytes;
         record.duration_us = clock::now().mono_ns.saturating_sub(self.started_ns) / 1_000;
+        record.reason = cut_by.unwrap_or_default().into();
         if let Some(fault) = host.fault.borrow().as_ref() {
             record.decision = Decision::Failed;
             record.reason.clone_from(fault);
@@ -297,6 +332,7 @@ impl Connection {
         record.kind = Kind::Connection;
         record.reason = refusal.to_string();
         record.decision = Decision::Denied;
+        record.weir_bytes = self.meter.bytes();
         match refusal {
             Refusal::Denied { target, rule, .. } => {
                 record.target = target.to_string();

@@ -1,14 +1,47 @@
 //! One side of a relay: a socket, what was read from it, and how far its end has come.
 //! It refuses to interpret: bytes go in and out, FIN is noted.
 
+use std::future::Future;
 use std::io;
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 
 use super::buffer::Buffer;
+use crate::upstream::Wire;
+
+/// Resolves when the peer has reset the connection.
+pub(crate) type Resetting = Pin<Box<dyn Future<Output = ()>>>;
+
+/// A stream that can be watched for a reset after its end has been read, when reading tells nothing any more.
+pub(crate) trait Resets {
+    fn resetting(&self) -> Resetting;
+}
+
+impl Resets for Wire {
+    fn resetting(&self) -> Resetting {
+        let watched = self.tcp().as_fd().try_clone_to_owned();
+        let watched = watched.and_then(|own| TcpStream::from_std(own.into()));
+        Box::pin(async move {
+            match watched {
+                Ok(watched) => drop(watched.ready(Interest::ERROR).await),
+                // Out of descriptors: the reset is noticed when the next byte is written.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+impl Resets for tokio::io::DuplexStream {
+    fn resetting(&self) -> Resetting {
+        Box::pin(std::future::pending())
+    }
+}
 
 /// One socket and what was read from it.
 pub(super) struct Leg<S> {

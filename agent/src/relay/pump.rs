@@ -2,6 +2,7 @@
 //! It refuses to look at the bytes: what it sends it took from the session's queues, what it reads it hands to the session.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -11,7 +12,7 @@ use weir_core::limits::{QUEUE_BYTES, READ_BYTES};
 use weir_core::session::{Close, Input, Outbox, Session};
 
 use super::buffer::Buffer;
-use super::leg::Leg;
+use super::leg::{Leg, Resets, Resetting};
 use super::surroundings::{Dialling, LoggingIn, Surroundings};
 
 mod answers;
@@ -34,8 +35,10 @@ pub(crate) struct Ended<W, H: Surroundings> {
     pub(crate) workload: W,
     pub(crate) server: Option<H::Server>,
     pub(crate) host: H,
-    /// Bytes sent to the server: the workload's, and weir's own.
-    pub(crate) sent: (u64, u64),
+    /// Bytes of the workload's own that the leg to the server took.
+    pub(crate) sent: u64,
+    /// Who cut the connection off, in words for its closing row.
+    pub(crate) cut_by: Option<&'static str>,
 }
 
 /// A connection being relayed.
@@ -54,10 +57,13 @@ pub(crate) struct Pump<W, H: Surroundings> {
     unread_at_pause: usize,
     /// Since when the last words have not moved.
     closing: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// Watches a workload that has ended its half.
+    resetting: Option<Resetting>,
     broken: bool,
+    cut_by: Option<&'static str>,
 }
 
-impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
+impl<W: AsyncRead + AsyncWrite + Resets + Unpin, H: Surroundings> Pump<W, H> {
     /// `first` is what sniffing read from the workload; `server` is there when TLS made an early dial necessary.
     pub(crate) fn new(
         session: Session,
@@ -79,7 +85,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             question_open: false,
             unread_at_pause: 0,
             closing: None,
+            resetting: None,
             broken: false,
+            cut_by: None,
         }
     }
 
@@ -93,13 +101,14 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
         if self.question_open {
             self.host.withdraw();
         }
-        let sent = self.out.to_server.totals();
+        let sent = self.out.to_server.workload_sent();
         Ended {
             end,
             workload: self.workload.stream,
             server: self.server.map(|leg| leg.stream),
             host: self.host,
             sent,
+            cut_by: self.cut_by,
         }
     }
 
@@ -176,7 +185,9 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 Poll::Pending => break,
             }
         }
-        if self.out.finish_workload && self.out.to_workload.is_empty() {
+        // A reset is never preceded by a FIN: whoever reads that first takes a part for the whole.
+        let cut = self.out.close == Some(Close::Reset);
+        if self.out.finish_workload && self.out.to_workload.is_empty() && !cut {
             self.workload.poll_shut(cx);
         }
         // A TLS leg may hold records back until it is flushed.
@@ -189,15 +200,17 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                     moved = true;
                 }
                 // The server closed while we wrote: what it said before is still to be read, so only stop writing.
-                Poll::Ready(_) => {
-                    let rest = self.out.to_server.len();
-                    self.out.to_server.sent(rest);
+                Poll::Ready(written) => {
+                    self.out.to_server.discard();
                     server.shut = true;
+                    // The kernel tells of a reset once: the read that follows would find a mere end.
+                    server.cut |=
+                        matches!(written, Err(fault) if fault.kind() == io::ErrorKind::ConnectionReset);
                 }
                 Poll::Pending => break,
             }
         }
-        if self.out.finish_server && self.out.to_server.is_empty() {
+        if self.out.finish_server && self.out.to_server.is_empty() && !cut {
             server.poll_shut(cx);
         }
         let _ = Pin::new(&mut server.stream).poll_flush(cx);
@@ -227,20 +240,26 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
     }
 
     fn poll_read_workload(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.workload.finished {
+            let stream = &self.workload.stream;
+            let resetting = self.resetting.get_or_insert_with(|| stream.resetting());
+            let reset = resetting.as_mut().poll(cx).is_ready();
+            if reset {
+                (self.broken, self.cut_by) = (true, Some("the workload cut the connection off"));
+            }
+            return reset;
+        }
         // A paused workload is still read a little, so that its going away is noticed while an act is held.
         let paused = self.out.pause_workload || self.out.to_server.len() >= QUEUE_BYTES;
         let ahead = self.workload.inbound.unconsumed().len();
-        if self.workload.finished
-            || self.workload.inbound.is_full()
-            || (paused && ahead >= self.unread_at_pause + READ_BYTES)
-        {
+        if self.workload.inbound.is_full() || (paused && ahead >= self.unread_at_pause + READ_BYTES) {
             return false;
         }
         match self.workload.poll_read(cx) {
             Poll::Ready(Ok(0)) => self.workload.finished = true,
             Poll::Ready(Ok(_)) => {}
             Poll::Ready(Err(_)) => {
-                self.broken = true;
+                (self.broken, self.cut_by) = (true, Some("the workload cut the connection off"));
                 return true;
             }
             Poll::Pending => return false,
@@ -289,10 +308,13 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
             && (leg.inbound.unconsumed().is_empty() || !self.out.pause_server)
         {
             leg.told = true;
-            let cut = leg.cut;
-            self.feed(Input::ServerClosed);
-            if cut {
+            if leg.cut {
+                // What ends in a reset has no end of its own: nothing of it is whole.
+                self.cut_by = Some("the server cut the connection off");
+                self.feed(Input::Cut);
                 self.out.close = Some(Close::Reset);
+            } else {
+                self.feed(Input::ServerClosed);
             }
         }
     }

@@ -9,7 +9,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
 use tokio::sync::futures::OwnedNotified;
 use weir_core::action::Protocol;
 use weir_core::approval::{Answer, Question};
@@ -31,7 +30,7 @@ use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
 use crate::lane::message::ToKeeper;
 use crate::ledger::{Appending, Pending};
-use crate::upstream::{PostgresLeg, Purpose, Wire, postgres_leg};
+use crate::upstream::{Meter, Metered, PostgresLeg, Purpose, Wire, postgres_leg};
 
 /// How the upstream leg is secured when the session first has something to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +69,7 @@ pub(crate) struct Route {
     session: u64,
     /// What the server's certificate must prove: the best name that is known and not only claimed, else the address.
     name: String,
+    meter: Meter,
 }
 
 impl Rim {
@@ -106,12 +106,13 @@ impl Route {
             thread: Arc::clone(&connection.thread),
             session: connection.session,
             name: proved_name(destination).map_or_else(|| destination.ip().to_string(), str::to_owned),
+            meter: connection.meter.clone(),
         }
     }
 
     /// Has the keeper dial the recorded address.
-    pub(crate) async fn dial(&self) -> io::Result<TcpStream> {
-        self.thread.link.dial(self.session).await
+    pub(crate) async fn dial(&self) -> io::Result<Metered> {
+        Ok(Metered::new(self.thread.link.dial(self.session).await?, &self.meter))
     }
 
     async fn postgres(&self, tls: &TargetTls, purpose: Purpose) -> io::Result<PostgresLeg> {

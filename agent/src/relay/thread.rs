@@ -21,6 +21,7 @@ use super::process::{Relay, Thread};
 use crate::lane::Lane;
 use crate::lane::message::{ToKeeper, ToRelay};
 use crate::listen::{Origin, reset_on_drop};
+use crate::upstream::Meter;
 use crate::{clock, dns};
 
 /// libpg_query recurses on the caller's stack; this holds the deepest statement that `limits` let through.
@@ -151,6 +152,7 @@ impl Arrived {
             identity,
             destination,
             started_ns: clock::now().mono_ns,
+            meter: Meter::default(),
         };
         serve(connection, stream).await;
     }

@@ -49,6 +49,7 @@ CREATE TABLE IF NOT EXISTS audit (
   bytes_up UInt64,
   bytes_down UInt64,
   upstream_bytes UInt64,
+  weir_bytes UInt64,
   duration_us UInt64,
   overhead_us UInt64,
   approval_id String,
@@ -136,3 +137,12 @@ CREATE VIEW IF NOT EXISTS would AS
 SELECT ts, node, workload, owner, `user`, host, protocol, effects, relations, statement, method, path, decision,
   rule, reason, policy_commit, request_id, seq
 FROM audit WHERE decision IN ('would_deny', 'would_mask', 'would_hold');
+
+-- Last, since it asks for a right of its own (ALTER): a table of an earlier version lacks the column.
+ALTER TABLE audit ADD COLUMN IF NOT EXISTS weir_bytes UInt64 AFTER upstream_bytes;
+
+-- One row a connection that has ended: what was written to its sockets towards the server, the workload's and weir's own.
+CREATE VIEW IF NOT EXISTS connections AS
+SELECT ts, node, session_id, workload, owner, `user`, exe, host, dst_ip, dst_port, protocol, target, decision, rule,
+  reason, upstream_bytes, weir_bytes, upstream_bytes + weir_bytes AS wire_bytes, duration_us, seq
+FROM audit WHERE kind = 'connection';

@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_boring::{HandshakeError, SslStreamBuilder};
 
+use super::meter::Metered;
 use super::secure::{SecureError, UpstreamTls};
 use super::wire::Wire;
 
@@ -25,7 +26,7 @@ use super::wire::Wire;
 type Refusal = Arc<Mutex<Option<rustls::Error>>>;
 
 pub(super) async fn secure(
-    stream: TcpStream,
+    stream: Metered,
     name: &str,
     host: ServerName<'static>,
     verifier: Arc<WebPkiServerVerifier>,
@@ -135,11 +136,11 @@ fn explain(name: &str, refusal: &Refusal, fault: &HandshakeError<CutIsError>) ->
 /// BoringSSL's wrapper reports a bare FIN below TLS as an end; here it is an error, and only close_notify is an end
 /// (after which BoringSSL reads no more).
 #[derive(Debug)]
-pub struct CutIsError(TcpStream);
+pub struct CutIsError(Metered);
 
 impl CutIsError {
     pub(super) fn socket(&self) -> &TcpStream {
-        &self.0
+        self.0.tcp()
     }
 }
 

@@ -5,9 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use weir_core::policy::{TargetTls, TlsMode};
 
+use super::meter::Metered;
 use super::secure::{Connector, SecureError, UpstreamTls};
 use super::wire::Wire;
 
@@ -57,12 +57,13 @@ pub enum PostgresError {
 /// See [`PostgresError`]. A certificate that does not verify is never passed over.
 pub async fn postgres_leg(
     connector: &Connector,
-    stream: TcpStream,
+    stream: impl Into<Metered>,
     name: &str,
     tls: &TargetTls,
     purpose: Purpose,
 ) -> Result<PostgresLeg, PostgresError> {
-    let peer = stream.peer_addr().map_err(|fault| lost(name, &fault))?;
+    let stream = stream.into();
+    let peer = stream.tcp().peer_addr().map_err(|fault| lost(name, &fault))?;
     carry_out(plan(tls.mode, peer.ip().to_canonical().is_loopback(), purpose), connector, stream, name, tls)
         .await
 }
@@ -70,10 +71,11 @@ pub async fn postgres_leg(
 pub(super) async fn carry_out(
     plan: Plan,
     connector: &Connector,
-    mut stream: TcpStream,
+    stream: impl Into<Metered>,
     name: &str,
     tls: &TargetTls,
 ) -> Result<PostgresLeg, PostgresError> {
+    let mut stream = stream.into();
     match plan {
         Plan::Plain => Ok(PostgresLeg::Plain(stream.into())),
         Plan::Required => postgres_tls(connector, stream, name, tls).await.map(PostgresLeg::Tls),
@@ -90,10 +92,11 @@ pub(super) async fn carry_out(
 /// See [`PostgresError`].
 pub async fn postgres_tls(
     connector: &Connector,
-    mut stream: TcpStream,
+    stream: impl Into<Metered>,
     name: &str,
     tls: &TargetTls,
 ) -> Result<UpstreamTls, PostgresError> {
+    let mut stream = stream.into();
     match ask(&mut stream, name).await? {
         Answer::Tls => handshake(connector, stream, name, tls).await,
         Answer::Plain => Err(PostgresError::NoTls { name: name.into() }),
@@ -126,7 +129,7 @@ enum Answer {
     Plain,
 }
 
-async fn ask(stream: &mut TcpStream, name: &str) -> Result<Answer, PostgresError> {
+async fn ask(stream: &mut Metered, name: &str) -> Result<Answer, PostgresError> {
     let mut answer = [0_u8; 1];
     let exchange = async {
         stream.write_all(&SSL_REQUEST).await?;
@@ -135,7 +138,7 @@ async fn ask(stream: &mut TcpStream, name: &str) -> Result<Answer, PostgresError
     let slow = |_| PostgresError::Slow { name: name.into() };
     tokio::time::timeout(ANSWER, exchange).await.map_err(slow)?.map_err(|fault| lost(name, &fault))?;
     // Nothing may follow before our next message. What comes later still meets the TLS parser, never a reader of plain text.
-    match stream.try_read(&mut [0_u8; 1]) {
+    match stream.tcp().try_read(&mut [0_u8; 1]) {
         Err(fault) if fault.kind() == io::ErrorKind::WouldBlock => {}
         Err(fault) => return Err(lost(name, &fault)),
         Ok(0) => return Err(lost(name, &io::ErrorKind::UnexpectedEof.into())),
@@ -150,7 +153,7 @@ async fn ask(stream: &mut TcpStream, name: &str) -> Result<Answer, PostgresError
 
 async fn handshake(
     connector: &Connector,
-    stream: TcpStream,
+    stream: Metered,
     name: &str,
     tls: &TargetTls,
 ) -> Result<UpstreamTls, PostgresError> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use rustls::client::WebPkiServerVerifier;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{AlertDescription, ClientConfig};
-use tokio::net::TcpStream;
 use weir_core::policy::{Engine, TargetTls};
 
+use super::meter::Metered;
 use super::trust::{Trust, TrustError, alert_of, words};
 use super::wire::Wire;
 use crate::credential::Stamp;
@@ -124,7 +124,7 @@ impl Connector {
     /// See [`SecureError`]. No application byte has been sent.
     pub async fn secure(
         &self,
-        stream: TcpStream,
+        stream: impl Into<Metered>,
         name: &str,
         tls: &TargetTls,
         alpn: &[&[u8]],
@@ -132,6 +132,7 @@ impl Connector {
         let name = if tls.name.is_empty() { name } else { tls.name.as_str() };
         let name = name.strip_suffix('.').unwrap_or(name);
         let host = ServerName::try_from(name).map_err(|_| SecureError::Name(name.into()))?.to_owned();
+        let stream = stream.into();
         let (stamp, verifier) = self.trust.verifier(&tls.ca)?;
         let handshake = async {
             match tls.engine {
@@ -178,7 +179,7 @@ impl Connector {
 }
 
 async fn by_rustls(
-    stream: TcpStream,
+    stream: Metered,
     name: &str,
     host: ServerName<'static>,
     config: Arc<ClientConfig>,

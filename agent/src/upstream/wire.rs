@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 
 #[cfg(feature = "boring")]
 use super::boringssl::CutIsError;
+use super::meter::Metered;
 use crate::tls::Prefixed;
 
 /// Plaintext as policy sees it, whatever is below.
@@ -20,8 +21,10 @@ pub enum Wire {
     Sniffed(Prefixed<TcpStream>),
     /// A workload whose TLS weir terminates.
     Terminated(Box<tokio_rustls::server::TlsStream<Prefixed<TcpStream>>>),
+    /// A server without TLS.
+    Metered(Metered),
     /// A server, by rustls.
-    Rustls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Rustls(Box<tokio_rustls::client::TlsStream<Metered>>),
     /// A server, by BoringSSL.
     #[cfg(feature = "boring")]
     Boring(Box<tokio_boring::SslStream<CutIsError>>),
@@ -35,7 +38,8 @@ impl Wire {
             Wire::Plain(stream) => stream,
             Wire::Sniffed(stream) => stream.stream(),
             Wire::Terminated(stream) => stream.get_ref().0.stream(),
-            Wire::Rustls(stream) => stream.get_ref().0,
+            Wire::Metered(stream) => stream.tcp(),
+            Wire::Rustls(stream) => stream.get_ref().0.tcp(),
             #[cfg(feature = "boring")]
             Wire::Boring(stream) => stream.get_ref().socket(),
         }
@@ -44,7 +48,7 @@ impl Wire {
     #[must_use]
     pub fn is_tls(&self) -> bool {
         match self {
-            Wire::Plain(_) | Wire::Sniffed(_) => false,
+            Wire::Plain(_) | Wire::Sniffed(_) | Wire::Metered(_) => false,
             Wire::Terminated(_) | Wire::Rustls(_) => true,
             #[cfg(feature = "boring")]
             Wire::Boring(_) => true,
@@ -82,8 +86,14 @@ impl From<tokio_rustls::server::TlsStream<Prefixed<TcpStream>>> for Wire {
     }
 }
 
-impl From<tokio_rustls::client::TlsStream<TcpStream>> for Wire {
-    fn from(stream: tokio_rustls::client::TlsStream<TcpStream>) -> Self {
+impl From<Metered> for Wire {
+    fn from(stream: Metered) -> Self {
+        Wire::Metered(stream)
+    }
+}
+
+impl From<tokio_rustls::client::TlsStream<Metered>> for Wire {
+    fn from(stream: tokio_rustls::client::TlsStream<Metered>) -> Self {
         Wire::Rustls(Box::new(stream))
     }
 }
@@ -102,6 +112,7 @@ macro_rules! on {
             Wire::Plain($stream) => $call,
             Wire::Sniffed($stream) => $call,
             Wire::Terminated($stream) => $call,
+            Wire::Metered($stream) => $call,
             Wire::Rustls($stream) => $call,
             #[cfg(feature = "boring")]
             Wire::Boring($stream) => $call,
@@ -134,7 +145,9 @@ impl AsyncWrite for Wire {
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Wire::Plain(_) | Wire::Sniffed(_) | Wire::Terminated(_) | Wire::Rustls(_) => true,
+            Wire::Plain(_) | Wire::Sniffed(_) | Wire::Terminated(_) | Wire::Metered(_) | Wire::Rustls(_) => {
+                true
+            }
             #[cfg(feature = "boring")]
             Wire::Boring(_) => false,
         }

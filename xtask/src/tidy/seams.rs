@@ -12,6 +12,7 @@ const UNSAFE: &[(&str, &str)] = &[
         "tests/src/far.rs",
         "a packet socket and setns, to see what reaches a host that the tests make, have no safe form",
     ),
+    ("tests/src/socket.rs", "TCP_INFO, SO_LINGER and poll(2) have no safe form in std"),
     ("tests/src/maps.rs", "bpf(2) has no safe form; the tests fill maps from outside"),
     ("tests/tests/inbound.rs", "a signal to a child of one's own has no safe form in std"),
     ("tests/src/process.rs", "signals to a child of one's own have no safe form in std"),

@@ -52,6 +52,7 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
     number(out, "bytes_up", record.bytes_up);
     number(out, "bytes_down", record.bytes_down);
     number(out, "upstream_bytes", record.upstream_bytes);
+    number(out, "weir_bytes", record.weir_bytes);
     number(out, "duration_us", record.duration_us);
     number(out, "overhead_us", record.overhead_us);
     text(out, "approval_id", &record.approval_id);
@@ -291,6 +292,7 @@ mod tests {
                 bytes_up: number(),
                 bytes_down: number(),
                 upstream_bytes: number(),
+                weir_bytes: number(),
                 duration_us: number(),
                 overhead_us: number(),
                 approval_id: text(),

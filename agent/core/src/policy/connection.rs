@@ -68,6 +68,43 @@ pub(super) fn judge(policy: &Policy, context: &Context<'_>) -> ConnectionJudgeme
     }
 }
 
+impl Policy {
+    /// Whether no word of the client's, neither the protocol it turns out to speak nor a name it claims, keeps the
+    /// connection from passing unread. Only then may its server be dialled before it has spoken.
+    #[must_use]
+    pub fn passes_whatever_is_said(&self, context: &Context<'_>) -> bool {
+        let every = [Protocol::Opaque, Protocol::Tls, Protocol::Ssh, Protocol::Http, Protocol::Postgres];
+        let passes = |protocol| {
+            let judged = judge(self, &Context { protocol, ..*context });
+            judged.passes_unread() && !judged.needs_name
+        };
+        let hangs = |rule: &Rule| {
+            let file = self.files.get(rule.file);
+            file.is_some_and(|file| file.target.may_reach(context).restricts())
+                && hangs_on_a_claim(rule, context)
+        };
+        every.into_iter().all(passes) && !self.rules.iter().any(hangs)
+    }
+}
+
+/// A name that is claimed later could make the rule restrict, read, or no longer admit.
+fn hangs_on_a_claim(rule: &Rule, context: &Context<'_>) -> bool {
+    let admits = matches!(rule.then, Then::Opaque);
+    let mut hangs = false;
+    rule.condition.each_test(&mut |test, negated| {
+        if let Test::Host(patterns) = test {
+            // What is proved stays proved, and an address is no name.
+            let proved = super::host::best(patterns, context.destination, None).admits();
+            let named = patterns.iter().any(|pattern| match pattern.host {
+                Host::Name(_) | Host::Below(_) => true,
+                Host::Any | Host::Address(_) | Host::Network(..) => false,
+            });
+            hangs |= (!admits || negated) && !proved && named;
+        }
+    });
+    hangs
+}
+
 fn weigh(policy: &Policy, context: &Context<'_>, files: &[(usize, Reach)], everything: bool) -> Opened {
     let in_force = |mode: Mode| everything || mode == Mode::Enforce;
     let facts = Facts::new(context, &Action::Connect, &policy.scanner);

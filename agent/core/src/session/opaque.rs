@@ -94,9 +94,9 @@ impl Conversation {
                 record.policy_commit = String::from(policy.commit());
                 record.policy_sha = String::from(policy.sha());
                 self.decision = Decision::Denied;
+                out.to_server.discard();
+                out.to_workload.discard();
                 self.close(now, host, out);
-                out.to_server.sent(usize::MAX);
-                out.to_workload.sent(usize::MAX);
                 out.close = Some(Close::Reset);
             }
             State::Ended => {}
@@ -142,6 +142,7 @@ impl Conversation {
             Input::Cut => {
                 if let State::Open(_) = &self.state {
                     self.log.record().reason.clear();
+                    out.to_server.discard();
                     self.close(now, host, out);
                 }
                 self.state = State::Ended;
@@ -244,7 +245,9 @@ impl Conversation {
         record.kind = Kind::Outcome;
         record.decision = self.decision;
         record.durability = Durability::Fast;
-        (record.bytes_up, record.bytes_down, record.upstream_bytes) = (self.up, self.down, self.up);
+        (record.bytes_up, record.bytes_down) = (self.up, self.down);
+        // What still waits goes out before the end.
+        record.upstream_bytes = out.to_server.workload_sent() + out.to_server.len() as u64;
         record.duration_us = now.mono_ns.saturating_sub(self.started) / 1_000;
         // The passage is over whatever the ledger says.
         let _ = host.append(record);

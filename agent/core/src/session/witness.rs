@@ -13,6 +13,7 @@
 //! let permit = weir_core::policy::Permit(());
 //! ```
 
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::audit::Receipt;
@@ -31,6 +32,11 @@ pub struct Cleared {
     queue: Queue,
     own: u64,
     workload: u64,
+    /// Which of the waiting bytes are weir's own: runs of (place of the first, count), where place 0 is the first byte
+    /// ever cleared. No more runs than messages wait, and mostly none.
+    own_waiting: VecDeque<(u64, u64)>,
+    /// Bytes of the workload's own that were cleared and then dropped, since the server was gone.
+    dropped: u64,
 }
 
 /// Bytes that may reach the workload.
@@ -80,7 +86,12 @@ impl Cleared {
 
     /// weir's own message in place of a denied one, or its own question to the server (catalog, Describe).
     pub(super) fn own(&mut self, bytes: &[u8]) {
-        self.own += bytes.len() as u64;
+        let (place, count) = (self.workload + self.own, bytes.len() as u64);
+        match self.own_waiting.back_mut() {
+            Some((start, length)) if *start + *length == place => *length += count,
+            Some(_) | None => self.own_waiting.push_back((place, count)),
+        }
+        self.own += count;
         self.queue.push(bytes);
     }
 
@@ -95,6 +106,39 @@ impl Cleared {
     pub fn totals(&self) -> (u64, u64) {
         (self.workload, self.own)
     }
+
+    /// Bytes of the workload's own that were cleared and have left the queue towards the server.
+    #[must_use]
+    pub fn workload_sent(&self) -> u64 {
+        self.workload - self.dropped - self.workload_waiting()
+    }
+
+    /// Drops the first `count` bytes, which the rim has sent.
+    pub fn sent(&mut self, count: usize) {
+        self.queue.sent(count);
+        let gone = self.place();
+        while self.own_waiting.front().is_some_and(|(start, length)| start + length <= gone) {
+            self.own_waiting.pop_front();
+        }
+    }
+
+    /// Drops everything that waits: nobody will take it any more.
+    pub fn discard(&mut self) {
+        self.dropped += self.workload_waiting();
+        self.own_waiting.clear();
+        self.queue.sent(usize::MAX);
+    }
+
+    fn workload_waiting(&self) -> u64 {
+        let gone = self.place();
+        let own: u64 = self.own_waiting.iter().map(|(start, length)| start + length - gone.max(*start)).sum();
+        self.len() as u64 - own
+    }
+
+    /// The place of the first waiting byte.
+    fn place(&self) -> u64 {
+        self.workload + self.own - self.len() as u64
+    }
 }
 
 impl Masked {
@@ -107,9 +151,19 @@ impl Masked {
     pub(super) fn own(&mut self, bytes: &[u8]) {
         self.queue.push(bytes);
     }
+
+    /// Drops the first `count` bytes, which the rim has sent.
+    pub fn sent(&mut self, count: usize) {
+        self.queue.sent(count);
+    }
+
+    /// Drops everything that waits.
+    pub fn discard(&mut self) {
+        self.queue.sent(usize::MAX);
+    }
 }
 
-/// What the rim may do with either queue: look at what is to be sent, and say how much of it was.
+/// What the rim may do with either queue besides: look at what is to be sent.
 macro_rules! sendable {
     ($witness:ty) => {
         impl $witness {
@@ -126,11 +180,6 @@ macro_rules! sendable {
             #[must_use]
             pub fn is_empty(&self) -> bool {
                 self.queue.as_slice().is_empty()
-            }
-
-            /// Drops the first `count` bytes, which the rim has sent.
-            pub fn sent(&mut self, count: usize) {
-                self.queue.sent(count);
             }
 
             /// Frees the buffer of an idle connection.
@@ -166,5 +215,48 @@ impl Queue {
             self.bytes = Vec::new();
             self.start = 0;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever way the queue is sent in, each byte is counted for the one whose it is.
+    #[test]
+    fn what_was_sent_is_told_apart_from_what_waits() {
+        for step in 1..=12 {
+            let mut queue = Cleared::default();
+            queue.framing(b"aaa");
+            queue.own(b"XX");
+            queue.own(b"Y");
+            queue.framing(b"bb");
+            queue.own(b"Z");
+            queue.framing(b"ccc");
+            let mut sent = Vec::new();
+            while !queue.is_empty() {
+                let count = step.min(queue.len());
+                sent.extend_from_slice(&queue.as_slice()[..count]);
+                queue.sent(count);
+                let workloads = sent.iter().filter(|byte| byte.is_ascii_lowercase()).count();
+                assert_eq!(queue.workload_sent(), workloads as u64, "{step}: {sent:?}");
+            }
+            assert_eq!((queue.totals(), queue.workload_sent()), ((8, 4), 8));
+        }
+    }
+
+    #[test]
+    fn what_is_dropped_was_not_sent() {
+        let mut queue = Cleared::default();
+        queue.own(b"XX");
+        queue.framing(b"aaaa");
+        queue.own(b"Y");
+        queue.sent(4);
+        queue.discard();
+        assert_eq!((queue.len(), queue.workload_sent()), (0, 2));
+        queue.framing(b"bbb");
+        assert_eq!(queue.workload_sent(), 2);
+        queue.sent(3);
+        assert_eq!((queue.workload_sent(), queue.totals()), (5, (7, 3)));
     }
 }

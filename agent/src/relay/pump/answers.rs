@@ -8,11 +8,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use weir_core::session::{Close, Input};
 
 use super::super::buffer::Buffer;
-use super::super::leg::Leg;
+use super::super::leg::{Leg, Resets};
 use super::super::surroundings::Surroundings;
 use super::Pump;
 
-impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
+impl<W: AsyncRead + AsyncWrite + Resets + Unpin, H: Surroundings> Pump<W, H> {
     /// True when one arrived.
     pub(super) fn poll_answers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut arrived = self.poll_dialled(cx);
@@ -63,8 +63,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
 
     /// No server: the session learns that it is gone, and the workload sees a reset, as it would have without weir.
     pub(super) fn unreachable(&mut self) {
-        let rest = self.out.to_server.len();
-        self.out.to_server.sent(rest);
+        self.out.to_server.discard();
         self.feed(Input::ServerClosed);
         self.out.close = Some(Close::Reset);
     }

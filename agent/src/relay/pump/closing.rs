@@ -6,9 +6,10 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::super::leg::Resets;
 use super::{End, Pump, Surroundings};
 
-impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
+impl<W: AsyncRead + AsyncWrite + Resets + Unpin, H: Surroundings> Pump<W, H> {
     /// The last words go out before the close, also before a reset that follows them; a side that does not take them in
     /// time is cut.
     pub(super) fn poll_close(&mut self, cx: &mut Context<'_>, end: End) -> Poll<End> {
@@ -35,7 +36,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin, H: Surroundings> Pump<W, H> {
                 return Poll::Pending;
             }
             let _ = ready!(Pin::new(&mut server.stream).poll_flush(cx));
-            server.poll_shut(cx);
+            // Before a reset a FIN would tell the server that what it has is whole.
+            if end == End::Finished {
+                server.poll_shut(cx);
+            }
         }
         let _ = ready!(Pin::new(&mut self.workload.stream).poll_flush(cx));
         if end == End::Finished {

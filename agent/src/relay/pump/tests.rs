@@ -246,3 +246,24 @@ async fn a_client_that_leaves_while_more_is_unread_takes_its_question_along() {
     assert!(ended.is_ok(), "the question is still open");
     assert!(seen.borrow().desk.iter().any(|step| step == "withdraw"));
 }
+
+/// Whether this side has been told of the end while the other still holds its socket.
+async fn is_told(side: &mut DuplexStream) -> bool {
+    let mut byte = [0];
+    let read = std::pin::pin!(side.read(&mut byte));
+    matches!(tokio::time::timeout(std::time::Duration::ZERO, read).await, Ok(Ok(0)))
+}
+
+/// A FIN before the reset would tell either side that what it has is whole.
+#[tokio::test]
+async fn no_end_goes_before_a_reset() {
+    for (close, told) in [(Close::Reset, false), (Close::Finish, true)] {
+        let Stage { mut client, mut server, mut pump, .. } = stage(ALLOW, None, false);
+        pump.server = pump.host.server.take().map(|stream| Leg::new(stream, Buffer::default()));
+        (pump.out.finish_server, pump.out.finish_workload) = (true, true);
+        pump.out.close = Some(close);
+        let ended = pump.run().await;
+        assert_eq!((is_told(&mut client).await, is_told(&mut server).await), (told, told), "{close:?}");
+        drop(ended);
+    }
+}

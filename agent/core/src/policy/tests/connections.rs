@@ -61,6 +61,45 @@ fn what_is_not_read_passes_only_where_a_rule_says_so() {
     assert!(!admitted(&shell) && !shell.opaque);
 }
 
+/// The server may be dialled before the client speaks only where nothing hangs on what it says.
+#[test]
+fn what_hangs_on_the_clients_words_waits_for_them() {
+    let pass = json!({"name": "pass", "match": {"dst": {"host": "a.example"}}, "then": {"opaque": "allow"}});
+    let passes = |more: &[Json], names: &[(&str, Evidence)]| {
+        let rules = [core::slice::from_ref(&pass), more].concat();
+        let file = json!({"policy": "mail", "target": {"host": "*", "port": 25}, "rules": rules});
+        let world = World::new(Protocol::Opaque, &[]).to("10.0.0.9:25", names);
+        let policy = policy(&[file]);
+        assert_eq!(open(&policy, &world).opaque, !names.is_empty(), "{more:?}");
+        policy.passes_whatever_is_said(&world.context())
+    };
+    let known = [("a.example", Evidence::LookedUp)];
+    assert!(passes(&[], &known));
+    assert!(!passes(&[], &[]));
+    let rule = |matched: Json, then: Json| json!({"name": "other", "match": matched, "then": then});
+    let deny = || json!({"deny": "no"});
+    // Another destination's rules, and an address that is not this one.
+    let elsewhere = json!({"dst": {"host": ["b.example", "10.0.0.8"]}});
+    assert!(passes(&[rule(elsewhere, json!({"opaque": "allow"}))], &known));
+    assert!(passes(&[rule(json!({"dst": {"host": "10.0.0.8"}}), deny())], &known));
+    // A protocol that is refused, or read.
+    for protocol in ["ssh", "tls", "http", "postgres"] {
+        assert!(!passes(&[rule(json!({"dst": {"protocol": protocol}}), deny())], &known), "{protocol}");
+    }
+    // A name that it may still claim.
+    assert!(!passes(&[rule(json!({"dst": {"host": "b.example"}}), deny())], &known));
+    assert!(!passes(&[rule(json!({"dst": {"host": "*.b.example"}}), json!("allow"))], &known));
+    // Another file reads HTTP there, or at a name that may be claimed.
+    let mail = json!({"policy": "mail", "target": {"host": "*", "port": 25}, "rules": [pass.clone()]});
+    let world = World::new(Protocol::Opaque, &[]).to("10.0.0.9:25", &known);
+    for (host, expected) in [("10.0.0.9", false), ("b.example", false), ("10.0.0.8", true)] {
+        let site = json!({"policy": "site", "target": {"protocol": "http", "host": host},
+            "rules": [{"name": "reads", "match": {"http": {"method": ["GET"]}}, "then": "allow"}]});
+        let judged = policy(&[mail.clone(), site]).passes_whatever_is_said(&world.context());
+        assert_eq!(judged, expected, "{host}");
+    }
+}
+
 #[test]
 fn a_rule_on_the_connection_refuses_it() {
     let rules = json!([

@@ -98,7 +98,7 @@ pub(super) fn request(head: &RequestHead<'_>, edits: &RequestEdits<'_>, sink: &m
         sink.own(&credential.value);
         sink.own(b"\r\n");
     }
-    sink.own(b"\r\n");
+    sink.relay(b"\r\n");
 }
 
 /// Writes a response head without `Alt-Svc` (it would lead the client round weir), and, where `masked` gives the
