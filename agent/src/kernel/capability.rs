@@ -2,13 +2,7 @@
 //! It refuses to guess: without /proc it says that nothing is held.
 
 /// Without these no fence can be raised: name and bit (linux/capability.h).
-pub const NEEDED: [(&str, u32); 5] = [
-    ("CAP_BPF", 39),
-    ("CAP_NET_ADMIN", NET_ADMIN),
-    ("CAP_PERFMON", 38),
-    ("CAP_SETUID", SETUID),
-    ("CAP_SETGID", SETGID),
-];
+pub const NEEDED: [(&str, u32); 3] = [("CAP_BPF", 39), ("CAP_NET_ADMIN", NET_ADMIN), ("CAP_PERFMON", 38)];
 
 /// The effective set, from the text of `/proc/PID/status`.
 #[must_use]
@@ -34,10 +28,8 @@ pub(super) fn missing() -> Vec<&'static str> {
 
 /// CAP_SYS_ADMIN still counts as CAP_BPF and CAP_PERFMON (capabilities(7)).
 fn stands_in(held: u64, bit: u32) -> bool {
-    ![NET_ADMIN, SETUID, SETGID].contains(&bit) && has(held, SYS_ADMIN)
+    bit != NET_ADMIN && has(held, SYS_ADMIN)
 }
 
-const SETGID: u32 = 6;
-const SETUID: u32 = 7;
 const NET_ADMIN: u32 = 12;
 const SYS_ADMIN: u32 = 21;

@@ -95,6 +95,16 @@ fn user(passwd: &str) -> (u32, u32) {
     found.filter(|(uid, _)| *uid != 0).unwrap_or((UID, UID))
 }
 
+/// Version of landlock that this kernel offers; 0 for none.
+#[must_use]
+pub fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    // SAFETY: asked for its version, the call takes neither attributes nor their size.
+    let version =
+        unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<u8>(), 0, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
 /// landlock(7) without a single rule: no path, no TCP port, no signal and no abstract socket outside. Returns the version
 /// that holds; an older kernel has less of it, and none before 5.13.
 fn no_files_no_ports() -> anyhow::Result<u32> {

@@ -10,6 +10,7 @@ use super::Row;
 use crate::cli::ca::is_trusted;
 use crate::config::Config;
 use crate::kernel::capability;
+use crate::privilege::confine;
 use crate::tls::CaFacts;
 
 /// What does not hang on the configuration.
@@ -24,6 +25,7 @@ pub(super) fn host() -> Vec<Row> {
     rows.extend(capabilities(&read("/proc/self/status")));
     rows.extend([
         unprivileged_bpf(),
+        landlock(confine::landlock_version()),
         clock(SystemTime::now()),
         resolvers(&read("/etc/resolv.conf")),
         ports(),
@@ -107,6 +109,9 @@ fn capabilities(status: &str) -> Vec<Row> {
         one("CAP_BPF", 39, true, "loading the fence"),
         one("CAP_NET_ADMIN", 12, true, "attaching the fence; marks on upstream sockets"),
         one("CAP_PERFMON", 38, true, "the verifier refuses programs that read kernel types"),
+        one("CAP_SETUID", 7, true, "the relaying process's own user: the agent does not start"),
+        one("CAP_SETGID", 6, true, "the same, its group"),
+        one("CAP_KILL", 5, false, "ending a relaying process that hangs"),
         one("CAP_SYS_ADMIN", 21, false, "listeners inside containers' network namespaces; mounting bpffs"),
         one("CAP_SYS_PTRACE", 19, false, "hashing executables of other users' processes"),
     ]
@@ -122,6 +127,18 @@ fn unprivileged_bpf() -> Row {
             "a workload may load programs of its own",
             "sysctl kernel.unprivileged_bpf_disabled=1",
         ),
+    }
+}
+
+fn landlock(version: u32) -> Row {
+    match version {
+        0 => Row::less(
+            "landlock",
+            "the kernel does not have it, or it is not in `lsm=`",
+            "the second of two locks on the relaying process's way to files and ports; seccomp is the other",
+            "boot Linux 5.13 or newer with landlock among its security modules",
+        ),
+        version => Row::good("landlock", format!("version {version}")),
     }
 }
 
@@ -355,8 +372,13 @@ mod tests {
         let all = capabilities("CapPrm:\t0\nCapEff:\t000001ffffffffff\n");
         assert!(all.iter().all(|row| row.state == State::Good));
         let none = capabilities("CapEff:\t0000000000000000\n");
-        assert_eq!(none.iter().filter(|row| row.state == State::Missing).count(), 3);
+        assert_eq!(none.iter().filter(|row| row.state == State::Missing).count(), 5);
         assert!(none.iter().all(|row| !row.lost.is_empty() && !row.mend.is_empty()));
+    }
+
+    #[test]
+    fn a_kernel_without_landlock_is_named() {
+        assert_eq!((landlock(0).state, landlock(4).state), (State::Less, State::Good));
     }
 
     #[test]
