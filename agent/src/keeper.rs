@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use weir_core::audit::Decision;
 use weir_core::identity::Identity;
 
@@ -53,6 +53,8 @@ pub(crate) struct Half {
     in_force: Mutex<(String, String)>,
     ready: Notify,
     gone: watch::Sender<bool>,
+    /// Places for calls that are being answered.
+    calls: Arc<Semaphore>,
 }
 
 /// A connection that it serves.
@@ -285,6 +287,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         in_force: Mutex::default(),
         ready: Notify::new(),
         gone: watch::Sender::new(false),
+        calls: Arc::new(Semaphore::new(CALLS)),
     });
     let child = spawn(theirs).context("cannot start the relaying process")?;
     counter::start(agent, counter)?;
@@ -371,6 +374,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// What the relaying process may know of the keeper's environment: how to log, and where the system's roots lie.
 const PASSED_ON: &[&str] = &["WEIR_LOG", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// Calls that are answered at once; the rest wait in the lanes. Each connection has one or two.
+const CALLS: usize = 65_536;
 /// One message carries so many lanes.
 const MOST_THREADS: usize = 48;
 /// Reading the system's roots takes the longest.

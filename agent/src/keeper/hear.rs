@@ -13,7 +13,7 @@ pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
     let heard = async {
         loop {
             match lane.receive::<ToKeeper>().await {
-                Ok(Some((note, _))) => hear(&agent, &half, &lane, note),
+                Ok(Some((note, _))) => hear(&agent, &half, &lane, note).await,
                 Ok(None) => return,
                 Err(fault) => {
                     tracing::error!(%fault, "What the relaying process says is not understood: it is ended.");
@@ -30,7 +30,7 @@ pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
     }
 }
 
-fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
+async fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
     match note {
         ToKeeper::Ready(confined) => {
             let _ = half.confined.set(confined);
@@ -46,7 +46,10 @@ fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
         ToKeeper::Withdraw { question } => agent.desk.withdraw(&question),
         ToKeeper::Call { id, call } => {
             let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
+            // It is never closed.
+            let place = Arc::clone(&half.calls).acquire_owned().await;
             tokio::spawn(async move {
+                let _place = place;
                 let (reply, fds) = answer::answer(&agent, &half, call).await;
                 half.tell(&lane, &ToRelay::Reply { id, reply }, fds);
             });

@@ -77,6 +77,9 @@ impl Drain {
     /// A new file for `writer`, whose earlier ones end with its first record. Its name is on the disk.
     pub(super) fn intake(&self, node: &str, epoch: u64, writer: u64) -> io::Result<File> {
         let shared = &*self.shared;
+        if shared.lock().iter().filter(|one| one.writer == writer).count() >= OPEN_EACH {
+            return Err(io::Error::other("its earlier intakes are not in the journal yet"));
+        }
         let number = {
             let mut number = shared.number.lock().unwrap_or_else(PoisonError::into_inner);
             *number += 1;
@@ -350,6 +353,8 @@ pub(super) fn drained_path(path: &Path) -> PathBuf {
     path.with_extension(format!("{EXTENSION}.at"))
 }
 
+/// Intakes that one writer may have: the one it writes, the next, and some that are being moved on.
+const OPEN_EACH: usize = 8;
 const EXTENSION: &str = "intake";
 /// Read at once: so many records have one write and one look at the disk in common.
 const BATCH_BYTES: usize = 256 * 1024;
