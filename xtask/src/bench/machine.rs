@@ -50,7 +50,7 @@ pub(super) fn cores() -> Result<String> {
     Ok(line.context("the kernel does not list the allowed cores")?.trim().to_owned())
 }
 
-/// Processor time of a process so far, nanoseconds.
+/// Processor time of a process and of its children that live, so far, nanoseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Spent {
     pub(super) all: u64,
@@ -61,6 +61,16 @@ pub(super) struct Spent {
 impl Spent {
     /// Reads `/proc/PID/task/*/schedstat`: time on a processor, time waiting, slices.
     pub(super) fn read(pid: u32) -> Result<Spent> {
+        let mut spent = Spent::of_one(pid)?;
+        for child in children(pid) {
+            // One may end between the listing and the look.
+            let child = Spent::of_one(child).unwrap_or_default();
+            (spent.all, spent.relay) = (spent.all + child.all, spent.relay + child.relay);
+        }
+        Ok(spent)
+    }
+
+    fn of_one(pid: u32) -> Result<Spent> {
         let mut spent = Spent::default();
         let tasks = format!("/proc/{pid}/task");
         for task in fs::read_dir(&tasks).with_context(|| tasks.clone())? {
@@ -79,6 +89,18 @@ impl Spent {
     pub(super) fn since(self, before: Spent) -> Spent {
         Spent { all: self.all.saturating_sub(before.all), relay: self.relay.saturating_sub(before.relay) }
     }
+}
+
+/// Processes whose parent it is (proc_pid_stat(5)).
+fn children(pid: u32) -> Vec<u32> {
+    let parent = |child: u32| {
+        let stat = fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        // The name before it may hold anything.
+        stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse::<u32>().ok()
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let all = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    all.filter(|child| parent(*child) == Some(pid)).collect()
 }
 
 #[cfg(test)]
