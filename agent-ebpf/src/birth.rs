@@ -8,10 +8,10 @@ use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, addr_of_mut};
-use weir_ebpf::{Counter, NAME_BYTES, PART_BYTES, Place};
+use weir_ebpf::{Counter, NAME_BYTES, PART_BYTES, Place, lacks, slot};
 
 use crate::fits::{self, Name};
-use crate::maps::{self, LABELS, PATTERNS, PLACES};
+use crate::maps::{self, CROWDED, LABELS, PATTERNS, PLACES, STATE};
 
 /// Byte offsets in `cgroup`, `cgroup_root` and `kernfs_node`, from the kernel's own BTF.
 #[unsafe(no_mangle)]
@@ -36,9 +36,10 @@ pub fn birth(ctx: RawTracePointContext) {
 #[raw_tracepoint(tracepoint = "cgroup_rmdir")]
 pub fn death(ctx: RawTracePointContext) {
     let Some(id) = node(ctx.arg(0)).and_then(|node| read::<u64>(node, KN_ID.load())) else { return };
-    // Most cgroups have neither.
+    // Most cgroups have none of these.
     let _ = LABELS.remove(id);
     let _ = PLACES.remove(id);
+    let _ = CROWDED.remove(id);
 }
 
 #[inline(always)]
@@ -69,16 +70,41 @@ fn born(cgroup: u64) -> Option<()> {
         let name = Name { length: length as u32, head: &*name_at.cast(), tail: &*tail };
         fits::step(&place, &name, |index| PATTERNS.get(index))
     };
+    let mut lacking = 0;
     if birth.label != 0 && LABELS.insert(id, birth.label, 0).is_err() {
-        maps::count(Counter::Unlabelled);
+        lacking |= lacks::LABEL;
     }
     if birth.mask != 0 {
-        let own = Place { mask: birth.mask, depth: place.depth + 1, bank: place.bank };
+        let own = Place { mask: birth.mask, depth: place.depth + 1, bank: place.bank, spilled: 0 };
         if PLACES.insert(id, own, 0).is_err() {
-            maps::count(Counter::Unlabelled);
+            lacking |= lacks::PLACE;
         }
     }
+    if lacking != 0 {
+        crowd(parent, id, lacking);
+    }
     Some(())
+}
+
+/// Nobody is in the new cgroup yet: whoever enters it will be refused. Births come one at a time.
+#[inline(always)]
+fn crowd(parent: u64, id: u64, lacking: u64) {
+    maps::count(Counter::Unlabelled);
+    if let Some(crowded) = STATE.get_ptr_mut(slot::CROWDED) {
+        // SAFETY: the map's value, valid until the program ends.
+        unsafe { *crowded = 1 };
+    }
+    if CROWDED.insert(id, lacking, 0).is_ok() {
+        return;
+    }
+    if let Some(place) = PLACES.get_ptr_mut(parent) {
+        // SAFETY: as above.
+        unsafe {
+            if (*place).spilled == 0 {
+                (*place).spilled = id;
+            }
+        }
+    }
 }
 
 /// The `kernfs_node` of a cgroup of the v2 hierarchy, which is the one with id 0 (cgroups(7)).

@@ -3,7 +3,7 @@
 
 use aya_ebpf::bindings::bpf_sock;
 use aya_ebpf::helpers::generated::{
-    bpf_get_current_cgroup_id, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_setsockopt,
+    bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_ns, bpf_setsockopt,
 };
 use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
@@ -15,7 +15,7 @@ use crate::create::{IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM};
 use crate::maps::{self, FAILURES, LISTENERS, STATE};
 use crate::peer::{self, Peer, Words};
 use crate::refusal::{ENETUNREACH, Refusal, answer};
-use crate::{guard, label, task, udp};
+use crate::{guard, label, origin, task, udp};
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -47,9 +47,7 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
-    if label::is_agent() {
-        return Ok(());
-    }
+    let Some(cgroup) = label::cgroup() else { return Ok(()) };
     let peer = Peer::<V6>::of(ctx);
     // Each field of the context is read once: a second read of one would keep its address in a register, which the
     // verifier takes for a modified context.
@@ -66,7 +64,8 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         return Err(Refusal::denied(Counter::NoStorage));
     }
     // SAFETY: `sk` is not null and comes from the context.
-    let label = unsafe { label::of_call(sk) }?;
+    let stamp = unsafe { maps::stamp(sk) };
+    let label = label::of_call(cgroup, stamp.as_deref())?;
     if label == label::NONE {
         return Ok(());
     }
@@ -74,26 +73,29 @@ fn turn<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         // SAFETY: the context of this program.
         let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
         let address = peer::bytes(asked);
-        return udp::turn::<V6>(&peer, sk, listener, Called { label, netns, cookie, address, port });
+        return udp::turn::<V6>(&peer, sk, listener, Called { cgroup, label, netns, cookie, address, port });
     }
     if kind != SOCK_STREAM || protocol != IPPROTO_TCP {
         return Err(Refusal::denied(Counter::Protocol));
     }
-    let listener_port = serving::<V6>(listener, asked)?;
+    let (listener_port, now) = serving::<V6>(listener, asked)?;
     if V6 && listener.is_some_and(|listener| listener.routes & NO_ROUTE6 != 0) && is_global6(asked) {
         return Err(Refusal { counter: Counter::NoRoute, errno: ENETUNREACH });
     }
     let address = peer::bytes(asked);
-    check_failure(label, netns, address, port)?;
-    // SAFETY: as above.
-    let Some(stamp) = (unsafe { maps::stamp_or_new(sk) }) else {
-        return Err(Refusal::denied(Counter::NoStorage));
+    check_failure(label, netns, address, port, now)?;
+    let made = match stamp {
+        None => unsafe { maps::stamp_or_new(sk) },
+        born => born,
     };
+    let Some(stamp) = made else { return Err(Refusal::denied(Counter::NoStorage)) };
+    // The entry of an earlier try that led nowhere.
+    origin::retract(stamp);
     // SAFETY: the context of this program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     stamp.label = label;
     stamp.turned = u32::from(listener_port);
-    write_down::<V6>(stamp, sk, Called { label, netns, cookie, address, port });
+    write_down::<V6>(stamp, sk, Called { cgroup, label, netns, cookie, address, port }, now);
     if stamp.origin.ifindex != 0 {
         release_device(ctx.sock_addr)?;
     }
@@ -114,9 +116,9 @@ pub fn is_direct_dial(listener: Option<Listener>, kind: u32, asked: Words, port:
     listener.is_some_and(|listener| guard::is_ours(&listener, kind, port)) && peer::is_loopback(asked)
 }
 
-/// Port of the living agent for this family, in this network namespace.
+/// Port of the living agent for this family, in this network namespace; and what time it is.
 #[inline(always)]
-fn serving<const V6: bool>(listener: Option<Listener>, asked: Words) -> Result<u16, Refusal> {
+fn serving<const V6: bool>(listener: Option<Listener>, asked: Words) -> Result<(u16, u64), Refusal> {
     let Some(listener) = listener else {
         return Err(Refusal::unreachable(Counter::NoListener));
     };
@@ -124,29 +126,31 @@ fn serving<const V6: bool>(listener: Option<Listener>, asked: Words) -> Result<u
     if port == 0 {
         return Err(Refusal::unreachable(Counter::NoListener));
     }
-    check_alive()?;
-    Ok(port)
+    Ok((port, check_alive()?))
 }
 
+/// The time (`CLOCK_MONOTONIC`), at which the agent is alive.
 #[inline(always)]
-pub fn check_alive() -> Result<(), Refusal> {
+pub fn check_alive() -> Result<u64, Refusal> {
     let beat = STATE.get(slot::HEARTBEAT).copied().unwrap_or(0);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
     if now.saturating_sub(beat) > HEARTBEAT_STALE_NS {
         return Err(Refusal::unreachable(Counter::Stale));
     }
-    Ok(())
+    Ok(now)
 }
 
 /// The turn lets every `connect` succeed; a destination that just failed is refused here as it would have been.
 #[inline(always)]
-fn check_failure(label: u64, netns: u64, address: Address, port: u16) -> Result<(), Refusal> {
+fn check_failure(label: u64, netns: u64, address: Address, port: u16, now: u64) -> Result<(), Refusal> {
+    if STATE.get(slot::FAILING).is_none_or(|until| now >= *until) {
+        return Ok(());
+    }
     let dialled = Dialled { label, netns, address, port: u32::from(port), reserved: 0 };
     // SAFETY: read once; an entry replaced meanwhile is another failure of a moment ago.
     let Some(failure) = (unsafe { FAILURES.get(dialled) }) else { return Ok(()) };
-    // SAFETY: a helper without arguments.
-    if unsafe { bpf_ktime_get_ns() } >= failure.until {
+    if now >= failure.until {
         return Ok(());
     }
     // Errnos end at 4095; anything else would be no errno to the kernel.
@@ -156,6 +160,7 @@ fn check_failure(label: u64, netns: u64, address: Address, port: u16) -> Result<
 
 #[derive(Clone, Copy)]
 pub struct Called {
+    pub cgroup: u64,
     pub label: u64,
     pub netns: u64,
     pub cookie: u64,
@@ -164,7 +169,7 @@ pub struct Called {
 }
 
 #[inline(always)]
-pub fn write_down<const V6: bool>(stamp: &mut Stamp, sk: *mut bpf_sock, called: Called) {
+pub fn write_down<const V6: bool>(stamp: &mut Stamp, sk: *mut bpf_sock, called: Called, now: u64) {
     let origin: &mut Origin = &mut stamp.origin;
     origin.address = called.address;
     origin.port = called.port;
@@ -172,11 +177,11 @@ pub fn write_down<const V6: bool>(stamp: &mut Stamp, sk: *mut bpf_sock, called: 
     origin.label = called.label;
     origin.netns = called.netns;
     origin.cookie = called.cookie;
+    origin.cgroup = called.cgroup;
+    origin.ktime = now;
     origin.start_boottime = task::start_boottime();
     // SAFETY: helpers without arguments; `sk` is not null, and each field is loaded by itself.
     unsafe {
-        origin.cgroup = bpf_get_current_cgroup_id();
-        origin.ktime = bpf_ktime_get_ns();
         origin.tgid = (aya_ebpf::helpers::bpf_get_current_pid_tgid() >> 32) as u32;
         let user = aya_ebpf::helpers::bpf_get_current_uid_gid();
         origin.uid = user as u32;
@@ -236,7 +241,7 @@ fn hop<const V6: bool>(asked: Words, cookie: u64) -> Words {
 fn show_peer<const V6: bool>(ctx: &SockAddrContext) {
     let peer = Peer::<V6>::of(ctx);
     let sk = peer.socket();
-    if sk.is_null() {
+    if sk.is_null() || label::is_agent() {
         return;
     }
     if peer.kind() == SOCK_DGRAM {
@@ -248,5 +253,5 @@ fn show_peer<const V6: bool>(ctx: &SockAddrContext) {
     if stamp.turned == 0 || u32::from(peer.port()) != stamp.turned {
         return;
     }
-    peer.set(peer::words(&stamp.origin.address), stamp.origin.port);
+    peer.set(peer::words(stamp.origin.address), stamp.origin.port);
 }

@@ -7,9 +7,9 @@ use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::cgroup_sock;
 use aya_ebpf::programs::SockContext;
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::Counter;
+use weir_ebpf::{Counter, slot};
 
-use crate::maps::LISTENERS;
+use crate::maps::{LISTENERS, STATE};
 use crate::refusal::{Refusal, answer};
 use crate::{label, maps};
 
@@ -25,10 +25,8 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 
 #[inline(always)]
 fn stamp(ctx: &SockContext) -> Result<(), Refusal> {
-    if label::is_agent() {
-        return Ok(());
-    }
-    let label = label::of_task();
+    let Some(cgroup) = label::cgroup() else { return Ok(()) };
+    let label = label::known_of_task(cgroup)?;
     if label == label::NONE {
         return Ok(());
     }
@@ -41,8 +39,11 @@ fn stamp(ctx: &SockContext) -> Result<(), Refusal> {
     if !spoken {
         return Err(Refusal::denied(Counter::Protocol));
     }
-    // SAFETY: the context of this program; of the map only presence is read.
-    if unsafe { LISTENERS.get(bpf_get_netns_cookie(ctx.as_ptr())) }.is_none() {
+    // SAFETY: the context of this program.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    let is_host = STATE.get(slot::SERVED).is_some_and(|served| *served == netns);
+    // SAFETY: of the map only presence is read.
+    if !is_host && unsafe { LISTENERS.get(netns) }.is_none() {
         maps::report_stranger(ctx.tgid());
     }
     // SAFETY: as above.

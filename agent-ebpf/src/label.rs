@@ -6,19 +6,26 @@ use aya_ebpf::helpers::generated::{
     bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id,
     bpf_skb_cgroup_id,
 };
-use weir_ebpf::{CGROUP_LEVELS, Counter, slot};
+use weir_ebpf::{CGROUP_LEVELS, CROWDED, Counter, Stamp, slot};
 
-use crate::maps::{self, LABELS, STATE};
+use crate::maps::{self, LABELS, PLACES, STATE};
 use crate::refusal::Refusal;
 
 /// No label: the fence does not concern it.
 pub const NONE: u64 = 0;
 
+/// The current task's cgroup; `None` when the task is the agent itself.
+#[inline(always)]
+pub fn cgroup() -> Option<u64> {
+    // SAFETY: a helper without arguments.
+    let id = unsafe { bpf_get_current_cgroup_id() };
+    (!is_agent_cgroup(id)).then_some(id)
+}
+
 /// Is the current task the agent itself?
 #[inline(always)]
 pub fn is_agent() -> bool {
-    // SAFETY: a helper without arguments.
-    is_agent_cgroup(unsafe { bpf_get_current_cgroup_id() })
+    cgroup().is_none()
 }
 
 /// Did the agent's own socket send this packet?
@@ -36,11 +43,11 @@ fn is_agent_cgroup(id: u64) -> bool {
     STATE.get(slot::AGENT_CGROUP).is_some_and(|agent| *agent != 0 && *agent == id)
 }
 
-/// Label of the current task: the one set deepest on its cgroup's path.
+/// Label of the current task, which is in `cgroup`: the one set deepest on its path.
 #[inline(always)]
-pub fn of_task() -> u64 {
+pub fn of_task(cgroup: u64) -> u64 {
     // SAFETY: a helper that answers 0 beyond the task's level.
-    deepest(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
+    deepest(cgroup, |level| unsafe { bpf_get_current_ancestor_cgroup_id(level) })
 }
 
 /// Label of the cgroup in which the packet's socket was born.
@@ -50,18 +57,23 @@ pub fn of_task() -> u64 {
 #[inline(always)]
 pub unsafe fn of_packet(skb: *mut __sk_buff) -> u64 {
     // SAFETY: the caller's promise; answers 0 beyond the socket's level.
-    deepest(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) })
+    unsafe { deepest(bpf_skb_cgroup_id(skb), |level| bpf_skb_ancestor_cgroup_id(skb, level)) }
 }
 
-/// Label of the socket joined with the task's.
-///
-/// # Safety
-/// `sk` is a null-checked socket from the context.
+/// Label of the current task, which is in `cgroup` and must not be in want of one.
 #[inline(always)]
-pub unsafe fn of_call<S>(sk: *mut S) -> Result<u64, Refusal> {
-    // SAFETY: the caller's promise.
-    let born = unsafe { maps::stamp(sk) }.map_or(NONE, |stamp| stamp.label);
-    let task = of_task();
+pub fn known_of_task(cgroup: u64) -> Result<u64, Refusal> {
+    match of_task(cgroup) {
+        CROWDED => Err(Refusal::denied(Counter::Crowded)),
+        label => Ok(label),
+    }
+}
+
+/// Label of a socket, whose stamp this is, joined with that of the current task, which is in `cgroup`.
+#[inline(always)]
+pub fn of_call(cgroup: u64, stamp: Option<&Stamp>) -> Result<u64, Refusal> {
+    let born = stamp.map_or(NONE, |stamp| stamp.label);
+    let task = known_of_task(cgroup)?;
     if born == NONE {
         return Ok(task);
     }
@@ -72,18 +84,43 @@ pub unsafe fn of_call<S>(sk: *mut S) -> Result<u64, Refusal> {
 }
 
 #[inline(always)]
-fn deepest(ancestor: impl Fn(i32) -> u64) -> u64 {
-    let mut label = NONE;
+fn deepest(own: u64, ancestor: impl Fn(i32) -> u64) -> u64 {
+    // Most labels are set where the processes are.
+    // SAFETY: read once and copied; an entry replaced meanwhile is a label that was true a moment ago.
+    if let Some(found) = unsafe { LABELS.get(own) } {
+        return *found;
+    }
+    let is_crowded = STATE.get(slot::CROWDED).is_some_and(|crowded| *crowded != 0);
+    let (mut label, mut spilled) = (NONE, if is_crowded { spilled_below(ancestor(0)) } else { 0 });
     // From the root down: the walk ends at the task's own level, which is shallow on most hosts.
     for level in 1..=CGROUP_LEVELS {
         let id = ancestor(level);
-        if id == 0 {
+        if id == 0 || (id == own && !is_crowded) {
             break;
         }
-        // SAFETY: read once and copied; an entry replaced meanwhile is a label that was true a moment ago.
+        // SAFETY: as above.
         if let Some(found) = unsafe { LABELS.get(id) } {
             label = *found;
+        } else if is_crowded && lacks_label(id, spilled) {
+            label = CROWDED;
+        }
+        if is_crowded {
+            spilled = spilled_below(id);
         }
     }
     label
+}
+
+/// Should this cgroup have a label that no map had room for? A child that has a place has been judged.
+#[inline(always)]
+fn lacks_label(id: u64, spilled: u64) -> bool {
+    // SAFETY: of both maps only presence is read.
+    unsafe { maps::CROWDED.get(id).is_some() || (spilled != 0 && id >= spilled && PLACES.get(id).is_none()) }
+}
+
+/// The first child of this cgroup that may lack a label; 0 when none does.
+#[inline(always)]
+fn spilled_below(id: u64) -> u64 {
+    // SAFETY: one word, read once.
+    unsafe { PLACES.get(id) }.map_or(0, |place| place.spilled)
 }

@@ -3,7 +3,7 @@
 #![no_std]
 
 /// Folder of the pins below `fence.bpffs`: one layout, one folder.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v3";
 
 /// Names of the maps, as the object and the pins spell them.
 pub mod map {
@@ -39,13 +39,15 @@ pub mod map {
     pub const PATTERNS: &str = "PATTERNS";
     /// Cgroup id (`u64`) → [`crate::Place`]: what may be labelled below this cgroup.
     pub const PLACES: &str = "PLACES";
+    /// Cgroup id (`u64`) → what no map had room for (`u64` of [`crate::lacks`]): whatever is in it is refused.
+    pub const CROWDED: &str = "CROWDED";
     /// Ring buffer of process ids (`u32`): a labelled task made a socket where nobody listens. Not pinned.
     pub const STRANGERS: &str = "STRANGERS";
     /// Per-CPU `u64`, indexed by [`crate::Counter`].
     pub const COUNTERS: &str = "COUNTERS";
 
     /// Every map that is pinned.
-    pub const PINNED: [&str; 17] = [
+    pub const PINNED: [&str; 18] = [
         STATE,
         LABELS,
         UNCALLED,
@@ -63,6 +65,7 @@ pub mod map {
         COUNTERS,
         PATTERNS,
         PLACES,
+        CROWDED,
     ];
 }
 
@@ -74,9 +77,26 @@ pub mod slot {
     pub const AGENT_CGROUP: u32 = 1;
     /// Connections with an origin that agents have taken since the fence was raised.
     pub const ACCEPTED: u32 = 2;
+    /// `CLOCK_MONOTONIC` in nanoseconds until which `FAILURES` may hold something; before the first failure 0.
+    pub const FAILING: u32 = 3;
+    /// 1 once there is, or was, anything in `CROWDED`: until then nobody looks there.
+    pub const CROWDED: u32 = 4;
+    /// Cookie of one network namespace that is in `LISTENERS`, most often the host's; 0 when none is known.
+    pub const SERVED: u32 = 5;
     /// Number of slots.
-    pub const COUNT: u32 = 3;
+    pub const COUNT: u32 = 6;
 }
+
+/// What a cgroup in `CROWDED` is without.
+pub mod lacks {
+    /// Its label.
+    pub const LABEL: u64 = 1;
+    /// Its place, without which nothing below it is labelled.
+    pub const PLACE: u64 = 2;
+}
+
+/// In place of a label: the cgroup should have one that no map had room for. No policy can be right, so all is refused.
+pub const CROWDED: u64 = u64::MAX;
 
 /// An agent whose heartbeat is older than this counts as dead.
 pub const HEARTBEAT_STALE_NS: u64 = 1_500_000_000;
@@ -165,6 +185,8 @@ pub struct Stamp {
     pub turned: u32,
     pub reserved: u32,
     pub origin: Origin,
+    /// The entry of its last `connect` in `HANDSHAKES`; its `netns` is 0 when there is none.
+    pub published: Tuple,
 }
 
 /// A connection as its first packet shows it. Ports in host order.
@@ -269,6 +291,9 @@ pub struct Place {
     pub depth: u32,
     /// The set of patterns that the mask speaks of.
     pub bank: u32,
+    /// From this cgroup on (ids only grow) a child without a label may be one that should have it, since not even
+    /// `CROWDED` had room; 0 while it has.
+    pub spilled: u64,
 }
 
 impl Place {
@@ -320,15 +345,17 @@ pub enum Counter {
     Aborted = 16,
     /// Refused: somebody called a workload that may not be called.
     Called = 17,
-    /// Let be: a new cgroup that no map had room for. It and what is below it may go direct.
+    /// A new cgroup that no map had room for. It and what is below it are refused.
     Unlabelled = 18,
     /// Refused: a v6 address where no route leads, so that the client tries v4.
     NoRoute = 19,
+    /// Refused: no map had room for the label of its cgroup.
+    Crowded = 20,
 }
 
 impl Counter {
     /// Every counter with its name in `weir status`.
-    pub const ALL: [(Counter, &'static str); 20] = [
+    pub const ALL: [(Counter, &'static str); 21] = [
         (Counter::Turned, "turned"),
         (Counter::Handed, "handed"),
         (Counter::Dns, "dns"),
@@ -349,12 +376,13 @@ impl Counter {
         (Counter::Called, "called"),
         (Counter::Unlabelled, "unlabelled"),
         (Counter::NoRoute, "no_route"),
+        (Counter::Crowded, "crowded"),
     ];
 }
 
 // Both sides are compiled apart: a size that moved would be read as garbage.
 const _: () = assert!(size_of::<Origin>() == 104);
-const _: () = assert!(size_of::<Stamp>() == 120);
+const _: () = assert!(size_of::<Stamp>() == 168);
 const _: () = assert!(size_of::<Tuple>() == 48);
 const _: () = assert!(size_of::<Listener>() == 16);
 const _: () = assert!(size_of::<Asked>() == 72);
@@ -363,4 +391,4 @@ const _: () = assert!(size_of::<Dialled>() == 40);
 const _: () = assert!(size_of::<Failure>() == 16);
 const _: () = assert!(size_of::<Part>() == 128);
 const _: () = assert!(size_of::<Segment>() == 272);
-const _: () = assert!(size_of::<Place>() == 16);
+const _: () = assert!(size_of::<Place>() == 24);

@@ -19,6 +19,9 @@ pub static LABELS: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 /// As `LABELS`.
 #[map]
 pub static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(16_384, 0);
+/// As `LABELS`.
+#[map]
+pub static CROWDED: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 #[map]
 pub static PATTERNS: Array<Segment> =
     Array::with_max_entries(PATTERN_BANKS * PATTERN_COUNT * PATTERN_SEGMENTS, 0);

@@ -1,65 +1,62 @@
-//! The record's way from socket to socket: published by the full tuple before the SYN leaves, moved onto the accepted
-//! socket when the handshake ends. It refuses to guess: no entry, no record, and the agent resets the connection.
+//! The record's way from socket to socket: published by the full tuple as the SYN leaves, moved onto the accepted socket
+//! when the handshake ends. It refuses to guess: no entry, no record, and the agent resets the connection.
 
 use aya_ebpf::EbpfContext;
-use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
-    BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
-};
-use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_sock_ops_cb_flags_set};
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, bpf_sock, bpf_sock_ops};
+use aya_ebpf::helpers::generated::bpf_get_netns_cookie;
 use aya_ebpf::macros::sock_ops;
-use aya_ebpf::programs::SockOpsContext;
+use aya_ebpf::programs::{SockContext, SockOpsContext};
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::{Address, Counter, Origin, Tuple};
+use weir_ebpf::{Address, Counter, Origin, Stamp, Tuple};
 
-use crate::maps::{self, HANDSHAKES, LISTENERS};
-use crate::peer;
+use crate::label;
+use crate::maps::{self, HANDSHAKES};
+use crate::peer::{self, Words};
 
 /// Address, and port in host order.
 type End = (Address, u32);
 
 const AF_INET: u32 = 2;
+const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
 
+/// Attached at the cgroup of the agents alone: the kernel calls it nine times for each connection, mostly for nothing.
 #[sock_ops]
 pub fn handover(ctx: SockOpsContext) -> u32 {
-    match ctx.op() {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => publish(&ctx),
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accept(&ctx),
-        BPF_SOCK_OPS_STATE_CB => forget(&ctx),
-        // Other events carry no record.
-        _ => {}
+    // Other events carry no record.
+    if ctx.op() == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB {
+        accept(&ctx);
     }
     1
 }
 
-/// Workload's side: the source port is chosen, the SYN has not left.
+/// Workload's side, as the SYN leaves: its tuple is what the agent's socket will have. A SYN that is sent again finds its
+/// entry there. One that cannot be published leaves all the same: the agent resets it, which is sooner than silence.
 #[inline(always)]
-fn publish(ctx: &SockOpsContext) {
-    let sk = socket(ctx);
-    if sk.is_null() {
+pub fn publish(stamp: &mut Stamp, source: (Words, u16), end: (Words, u16)) {
+    if stamp.published.netns != 0 {
         return;
     }
-    // SAFETY: not null, from the context.
-    let Some(stamp) = (unsafe { maps::stamp(sk) }) else { return };
-    if stamp.turned == 0 || stamp.turned != remote_port(ctx) {
-        return;
-    }
-    let (local, remote) = ends(ctx);
-    let key = Tuple {
+    // Written where it stays: the stack has no room for more copies.
+    stamp.published = Tuple {
         netns: stamp.origin.netns,
-        source: local.0,
-        destination: remote.0,
-        source_port: local.1,
-        destination_port: remote.1,
+        source: peer::bytes(source.0),
+        destination: peer::bytes(end.0),
+        source_port: u32::from(source.1),
+        destination_port: u32::from(end.1),
     };
-    if HANDSHAKES.insert(key, stamp.origin, 0).is_err() {
-        maps::count(Counter::Lost);
-        return;
+    let key = &stamp.published;
+    if HANDSHAKES.insert(key, &stamp.origin, BPF_NOEXIST.into()).is_err() {
+        // Left by a socket that still is open, failed, and has lost its port to this one; or the map is full.
+        let is_left = HANDSHAKES.get_ptr(key).is_some();
+        if !is_left || HANDSHAKES.insert(key, &stamp.origin, BPF_ANY.into()).is_err() {
+            stamp.published.netns = 0;
+            maps::count(Counter::Lost);
+            return;
+        }
+        maps::count(Counter::Aborted);
     }
     maps::count(Counter::Published);
-    // SAFETY: the context of this program. Without the flag an aborted handshake would leave its entry behind.
-    unsafe { bpf_sock_ops_cb_flags_set(ctx.ops, BPF_SOCK_OPS_STATE_CB_FLAG as i32) };
 }
 
 /// Agent's side: the handshake is over and nobody has accepted the socket yet.
@@ -67,12 +64,7 @@ fn publish(ctx: &SockOpsContext) {
 fn accept(ctx: &SockOpsContext) {
     // SAFETY: the context of this program.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
-    // SAFETY: read once.
-    let Some(listener) = (unsafe { LISTENERS.get(netns) }) else { return };
     let (local, remote) = ends(ctx);
-    if local.1 != u32::from(listener.port4) && local.1 != u32::from(listener.port6) {
-        return;
-    }
     let sk = socket(ctx);
     if sk.is_null() {
         return;
@@ -85,40 +77,45 @@ fn accept(ctx: &SockOpsContext) {
         destination_port: local.1,
     };
     // A connection without entry is none of ours; the agent sees no record and resets it.
-    let Some(origin) = HANDSHAKES.get_ptr_mut(key) else { return };
-    // SAFETY: `sk` is not null; the map's value is a whole record until it is removed below.
-    let counter = if unsafe { maps::hand_over(sk, origin) } { Counter::Handed } else { Counter::Lost };
+    // SAFETY: copied at once; whoever removes the entry has it.
+    let Some(mut origin) = (unsafe { HANDSHAKES.get(&key) }).copied() else { return };
+    if HANDSHAKES.remove(&key).is_err() {
+        return;
+    }
+    // SAFETY: `sk` is not null.
+    let counter = if unsafe { maps::hand_over(sk, &mut origin) } { Counter::Handed } else { Counter::Lost };
     maps::count(counter);
-    let _ = HANDSHAKES.remove(key);
 }
 
-/// Workload's side: a socket that closes before its handshake ended takes its entry with it.
+/// Workload's side: a socket that is closed before its handshake ended takes its entry with it. Once it was established
+/// the entry is the agent's side's, which may be later by a moment.
 #[inline(always)]
-fn forget(ctx: &SockOpsContext) {
-    // SAFETY: the context of this program.
-    let next = unsafe { read_volatile(addr_of!((*ctx.ops).__bindgen_anon_1.args[1])) };
-    if next != TCP_CLOSE {
+pub fn abandon(ctx: &SockContext) {
+    // SAFETY: the program's context, never null.
+    let state = unsafe { read_volatile(addr_of!((*ctx.sock).state)) };
+    // The agent's sockets have none; to learn that from the socket takes longer.
+    if (state != TCP_SYN_SENT && state != TCP_CLOSE) || label::is_agent() {
         return;
     }
-    let sk = socket(ctx);
-    if sk.is_null() {
+    // SAFETY: as above.
+    if let Some(stamp) = unsafe { maps::stamp(ctx.sock) } {
+        retract(stamp);
+    }
+}
+
+/// Takes back what this socket published, if it still is there.
+#[inline(always)]
+pub fn retract(stamp: &mut Stamp) {
+    let key = &stamp.published;
+    if key.netns == 0 {
         return;
     }
-    // SAFETY: not null, from the context.
-    let Some(stamp) = (unsafe { maps::stamp(sk) }) else { return };
-    let (local, remote) = ends(ctx);
-    let key = Tuple {
-        netns: stamp.origin.netns,
-        source: local.0,
-        destination: remote.0,
-        source_port: local.1,
-        destination_port: remote.1,
-    };
     if HANDSHAKES.get_ptr(key).is_some_and(|found| is_from(found, stamp.origin.cookie))
         && HANDSHAKES.remove(key).is_ok()
     {
         maps::count(Counter::Aborted);
     }
+    stamp.published.netns = 0;
 }
 
 #[inline(always)]
@@ -156,16 +153,10 @@ fn ends(ctx: &SockOpsContext) -> (End, End) {
             read_volatile(addr_of!((*ops).remote_ip6[3])),
         ];
         let local_port = read_volatile(addr_of!((*ops).local_port));
-        let remote_port = remote_port(ctx);
+        // In network order in its upper half's place: swap the whole word.
+        let remote_port = u32::from_be(read_volatile(addr_of!((*ops).remote_port)));
         let is_v4 = read_volatile(addr_of!((*ops).family)) == AF_INET;
         let choose = |v4, v6| peer::bytes(if is_v4 { peer::mapped(v4) } else { v6 });
         ((choose(local4, local6), local_port), (choose(remote4, remote6), remote_port))
     }
-}
-
-/// `remote_port` holds the port in network order in its upper half's place: swap the whole word.
-#[inline(always)]
-fn remote_port(ctx: &SockOpsContext) -> u32 {
-    // SAFETY: the context of this program.
-    u32::from_be(unsafe { read_volatile(addr_of!((*ctx.ops).remote_port)) })
 }

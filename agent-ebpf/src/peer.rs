@@ -111,14 +111,16 @@ pub fn mapped(word: u32) -> Words {
     [0, 0, MAPPED, word]
 }
 
+// An array of bytes is moved byte by byte, unless it is seen as words all the way: hence by value, and not one by one.
+
 #[inline(always)]
 pub fn bytes(words: Words) -> Address {
-    let [a, b, c, d] = words.map(u32::to_ne_bytes);
-    [a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3], c[0], c[1], c[2], c[3], d[0], d[1], d[2], d[3]]
+    // SAFETY: both are sixteen bytes, and any will do.
+    unsafe { core::mem::transmute(words) }
 }
 
 #[inline(always)]
-pub fn words(bytes: &Address) -> Words {
-    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-    [word(0), word(4), word(8), word(12)]
+pub fn words(bytes: Address) -> Words {
+    // SAFETY: as above.
+    unsafe { core::mem::transmute(bytes) }
 }

@@ -14,6 +14,7 @@ use weir_ebpf::{
 
 use crate::create::SOCK_DGRAM;
 use crate::maps::{self, LISTENERS, QUESTIONS, SHARES};
+use crate::origin;
 use crate::peer::{self, Words};
 
 /// Entries that one label may have: the table holds those of sixteen greedy ones.
@@ -24,11 +25,11 @@ const SHARE: u64 = 4_096;
 pub fn slot(asker: &mut Asker, server: &Address) -> Option<usize> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    let server = peer::words(server);
+    let server = peer::words(*server);
     let (mut found, mut free) = (DNS_SLOTS, DNS_SLOTS);
     for at in 0..DNS_SLOTS {
         let asked = &asker.slots[at];
-        if asked.used != 0 && peer::words(&asked.server) == server {
+        if asked.used != 0 && peer::words(asked.server) == server {
             found = at;
         } else if free == DNS_SLOTS && now.saturating_sub(asked.used) > DNS_SLOT_NS {
             free = at;
@@ -136,6 +137,7 @@ pub fn publish(stamp: &Stamp, asker: &mut Asker, source: (Words, u16), end: (Wor
 pub fn sock_release(ctx: SockContext) -> i32 {
     // SAFETY: the program's context, never null.
     if unsafe { read_volatile(addr_of!((*ctx.sock).type_)) } != SOCK_DGRAM {
+        origin::abandon(&ctx);
         return 1;
     }
     // SAFETY: as above.

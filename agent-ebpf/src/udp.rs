@@ -44,9 +44,7 @@ pub fn recvmsg6(ctx: SockAddrContext) -> i32 {
 
 #[inline(always)]
 fn send<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
-    if label::is_agent() {
-        return Ok(());
-    }
+    let Some(cgroup) = label::cgroup() else { return Ok(()) };
     let peer = Peer::<V6>::of(ctx);
     let (asked, port, sk) = (peer.words(), peer.port(), peer.socket());
     // SAFETY: the context of this program.
@@ -60,14 +58,14 @@ fn send<const V6: bool>(ctx: &SockAddrContext) -> Result<(), Refusal> {
         return Err(Refusal::denied(Counter::NoStorage));
     }
     // SAFETY: not null, from the context.
-    let label = unsafe { label::of_call(sk) }?;
+    let label = label::of_call(cgroup, unsafe { maps::stamp(sk) }.as_deref())?;
     if label == label::NONE {
         return Ok(());
     }
     // SAFETY: the context of this program.
     let cookie = unsafe { bpf_get_socket_cookie(ctx.as_ptr()) };
     let address = peer::bytes(asked);
-    turn::<V6>(&peer, sk, listener, Called { label, netns, cookie, address, port })
+    turn::<V6>(&peer, sk, listener, Called { cgroup, label, netns, cookie, address, port })
 }
 
 /// Turns a labelled `connect` or `sendmsg` to port 53; refuses every other one.
@@ -87,7 +85,7 @@ pub fn turn<const V6: bool>(
     let Some(listener) = listener else {
         return Err(Refusal::unreachable(Counter::NoListener));
     };
-    connect::check_alive()?;
+    let now = connect::check_alive()?;
     // A socket bound to a device would send there what is meant for the loopback.
     // SAFETY: the caller has checked that `sk` is not null.
     let device = unsafe { read_volatile(addr_of!((*sk).bound_dev_if)) };
@@ -100,7 +98,7 @@ pub fn turn<const V6: bool>(
         (None, _) | (_, None) => return Err(Refusal::denied(Counter::NoStorage)),
     };
     let slot = question::slot(asker, &called.address).ok_or(Refusal::denied(Counter::Udp))?;
-    let native6 = V6 && !peer::is_mapped(peer::words(&called.address));
+    let native6 = V6 && !peer::is_mapped(peer::words(called.address));
     let (hop, port) = if native6 {
         ([0, 0, 0, 1_u32.to_be()], question::port6(&listener, slot))
     } else {
@@ -110,7 +108,7 @@ pub fn turn<const V6: bool>(
         return Err(Refusal::unreachable(Counter::NoListener));
     }
     stamp.label = called.label;
-    connect::write_down::<V6>(stamp, sk, called);
+    connect::write_down::<V6>(stamp, sk, called, now);
     peer.set(hop, port);
     maps::count(Counter::Dns);
     Ok(())
@@ -136,6 +134,6 @@ pub fn show_server<const V6: bool>(peer: &Peer<V6>, sk: *mut bpf_sock) {
     let Some(slot) = question::slot_of(&listener, stamp.origin.cookie, shown, peer.port()) else { return };
     let asked = question::at(asker, slot);
     if asked.used != 0 {
-        peer.set(peer::words(&asked.server), DNS_PORT);
+        peer.set(peer::words(asked.server), DNS_PORT);
     }
 }

@@ -11,7 +11,7 @@ use aya_ebpf::programs::SockAddrContext;
 use core::ffi::c_void;
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of, read_volatile, write_volatile};
-use weir_ebpf::{CAST_TO_KERN_CTX, Counter, SOCKET_NAME_BYTES, SocketName, SocketPath};
+use weir_ebpf::{CAST_TO_KERN_CTX, CROWDED, Counter, SOCKET_NAME_BYTES, SocketName, SocketPath};
 
 use crate::label;
 use crate::maps::{self, BOXED, SOCKET_NAMES, SOCKET_PATHS};
@@ -36,10 +36,12 @@ struct KernContext {
 // Its section only says which kind of program it is; the agent gives the attach type.
 #[cgroup_sock_addr(connect4)]
 pub fn connect_unix(ctx: SockAddrContext) -> i32 {
-    if label::is_agent() {
-        return 1;
+    let Some(cgroup) = label::cgroup() else { return 1 };
+    let label = label::of_task(cgroup);
+    if label == CROWDED {
+        maps::count(Counter::Crowded);
+        return 0;
     }
-    let label = label::of_task();
     if label == label::NONE || !is_refused(&ctx, label) {
         return 1;
     }

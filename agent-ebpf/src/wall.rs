@@ -6,13 +6,13 @@ use aya_ebpf::helpers::generated::bpf_sk_fullsock;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use core::ptr::{addr_of, read_volatile};
-use weir_ebpf::{Counter, Stamp};
+use weir_ebpf::{CROWDED, Counter, Stamp};
 
 use crate::create::{IPPROTO_TCP, IPPROTO_UDP};
 use crate::maps::UNCALLED;
 use crate::peer::{self, Words};
 use crate::udp::LOOPBACK;
-use crate::{label, maps, question};
+use crate::{label, maps, origin, question};
 
 const PASS: i32 = 1;
 const DROP: i32 = 0;
@@ -21,7 +21,8 @@ const ACK: u8 = 0x10;
 
 #[cgroup_skb(egress)]
 pub fn egress(ctx: SkBuffContext) -> i32 {
-    if carries_on(&ctx) {
+    // SAFETY: the context of this program.
+    if carries_on(&ctx) || unsafe { label::is_agent_packet(ctx.skb.skb) } {
         return PASS;
     }
     match may_leave(&ctx) {
@@ -63,21 +64,19 @@ const TCP_FLAGS6: usize = 40 + 13;
 
 #[inline(always)]
 fn may_leave(ctx: &SkBuffContext) -> Result<(), Counter> {
-    let Some(packet) = Packet::parse(ctx) else {
+    let Some(packet) = Packet::of(ctx) else {
         // Unreadable for us: only unlabelled sockets may send it.
         return if is_free(ctx.skb.skb) { Ok(()) } else { Err(Counter::Wall) };
     };
     if packet.answers() {
         return if may_be_called(ctx.skb.skb) { Ok(()) } else { Err(Counter::Called) };
     }
-    if packet.continues() || is_free(ctx.skb.skb) {
+    if packet.continues() || calls(ctx.skb.skb, &packet) || is_free(ctx.skb.skb) {
         return Ok(());
     }
     let passes = match packet.protocol {
-        IPPROTO_TCP => {
-            let turned = stamp(ctx.skb.skb).map_or(0, |stamp| stamp.turned);
-            turned != 0 && u32::from(packet.port) == turned && peer::is_loopback(packet.destination)
-        }
+        // See `calls`.
+        IPPROTO_TCP => false,
         IPPROTO_UDP => asks(ctx, &packet),
         // ICMP, SCTP, fragments with their header elsewhere, v6 extension headers: nothing a labelled socket needs.
         _ => false,
@@ -91,7 +90,7 @@ fn may_be_called(skb: *mut __sk_buff) -> bool {
     // SAFETY: the context of this program; of the map only presence is read.
     unsafe {
         let label = label::of_packet(skb);
-        label == label::NONE || UNCALLED.get(label).is_none()
+        label == label::NONE || (label != CROWDED && UNCALLED.get(label).is_none())
     }
 }
 
@@ -100,10 +99,22 @@ fn may_be_called(skb: *mut __sk_buff) -> bool {
 fn is_free(skb: *mut __sk_buff) -> bool {
     // SAFETY: the context of this program.
     unsafe {
-        label::is_agent_packet(skb)
-            || (label::of_packet(skb) == label::NONE
-                && stamp(skb).is_none_or(|stamp| stamp.label == label::NONE))
+        label::of_packet(skb) == label::NONE && stamp(skb).is_none_or(|stamp| stamp.label == label::NONE)
     }
+}
+
+/// The SYN of a turned connection on its way to the agent: who calls is published now, under the tuple that it shows.
+#[inline(always)]
+fn calls(skb: *mut __sk_buff, packet: &Packet) -> bool {
+    if packet.protocol != IPPROTO_TCP {
+        return false;
+    }
+    let Some(stamp) = stamp(skb) else { return false };
+    if stamp.turned == 0 || u32::from(packet.port) != stamp.turned || !peer::is_loopback(packet.destination) {
+        return false;
+    }
+    origin::publish(stamp, (packet.source, packet.source_port), (packet.destination, packet.port));
+    true
 }
 
 /// A DNS question on its way to the agent, whose asker is published now: the agent cannot read it earlier.
@@ -152,6 +163,36 @@ struct Packet {
 }
 
 impl Packet {
+    #[inline(always)]
+    fn of(ctx: &SkBuffContext) -> Option<Self> {
+        Self::plain4(ctx.skb.skb).or_else(|| Self::parse(ctx))
+    }
+
+    /// TCP over IPv4 without options, read where it lies: what most connections begin with.
+    #[inline(always)]
+    fn plain4(skb: *mut __sk_buff) -> Option<Self> {
+        // SAFETY: the context of this program; each load from the packet lies below its end.
+        unsafe {
+            let data = read_volatile(addr_of!((*skb).data)) as usize as *const u8;
+            let end = read_volatile(addr_of!((*skb).data_end)) as usize as *const u8;
+            if data.add(TCP_FLAGS4 + 1) > end || read_volatile(data) != PLAIN_V4 {
+                return None;
+            }
+            let protocol = u32::from(read_volatile(data.add(9)));
+            let port = |at: usize| {
+                u16::from_be_bytes([read_volatile(data.add(at)), read_volatile(data.add(at + 1))])
+            };
+            (protocol == IPPROTO_TCP).then(|| Self {
+                source: peer::mapped(data.add(12).cast::<u32>().read_unaligned()),
+                destination: peer::mapped(data.add(16).cast::<u32>().read_unaligned()),
+                protocol,
+                source_port: port(20),
+                port: port(22),
+                flags: read_volatile(data.add(TCP_FLAGS4)),
+            })
+        }
+    }
+
     #[inline(always)]
     fn parse(ctx: &SkBuffContext) -> Option<Self> {
         let first: u8 = ctx.load(0).ok()?;

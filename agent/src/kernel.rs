@@ -13,6 +13,7 @@ pub mod bpffs;
 mod btf;
 pub mod capability;
 pub mod cgroup;
+mod crowded;
 pub mod datagram;
 pub mod diag;
 mod error;
@@ -34,7 +35,7 @@ pub use error::FenceError;
 pub use feature::Feature;
 pub use strangers::Strangers;
 pub use sys::{netns_cookie, netns_of};
-pub use table::{Pins, Table};
+pub use table::{Pins, Plain, Table};
 
 use crate::config;
 
@@ -44,6 +45,8 @@ pub const HEARTBEAT: Duration = Duration::from_millis(300);
 pub const GRACE: Duration = Duration::from_secs(10);
 /// How long a failed dial is repeated by the hook itself.
 pub const FAILURE_KEPT: Duration = Duration::from_millis(1500);
+/// How long the record of a handshake is kept. The kernel sends a SYN for about two minutes (`tcp_syn_retries`).
+pub const HANDSHAKE_KEPT: Duration = Duration::from_secs(300);
 
 /// What the fence is made of, in the order in which a connection meets it: new cgroups are labelled in the kernel, sockets
 /// made, connected, sent on; what has another error than EPERM; who runs before others; what is looked for and ended.
@@ -69,6 +72,7 @@ pub struct Fence {
     tree: Tree,
     own: cgroup::Own,
     pins: Pins,
+    crowded: crowded::Crowded,
     /// Held for as long as the agent lives, so that no second agent takes the same pins.
     lock: OwnedFd,
     /// Keeps the unpinned maps (logs) alive.
@@ -114,6 +118,7 @@ impl Fence {
         let own = cgroup::Own::enter(&tree)?;
         let mut object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
+        let crowded = crowded::Crowded::open(&folder)?;
         if !upgrade {
             pins.set_state(slot::HEARTBEAT, 0)?;
         }
@@ -127,7 +132,7 @@ impl Fence {
         let births =
             if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, lock, object: object.into(), missing: layers, births })
+        Ok(Self { tree, own, pins, crowded, lock, object: object.into(), missing: layers, births })
     }
 
     /// Says that the agent lives.

@@ -8,9 +8,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::programs::Program;
-use weir_ebpf::{PATTERN_BANKS, PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, map};
+use weir_ebpf::{PATTERN_BANKS, PATTERN_COUNT, PATTERN_SEGMENTS, Place, Segment, lacks, map};
 
 use super::btf::CgroupOffsets;
+use super::crowded::Crowded;
 use super::{Feature, FenceError, Table, load, sys};
 
 /// Programs with their tracepoints (include/trace/events/cgroup.h). Removal first: what is added must be removed.
@@ -62,6 +63,7 @@ pub(super) fn attach(object: &mut aya::Ebpf, folder: &Path) -> io::Result<()> {
 pub struct Births {
     patterns: Table<u32, Segment>,
     places: Table<u64, Place>,
+    crowded: Crowded,
     /// The bank in force.
     bank: AtomicU32,
 }
@@ -71,6 +73,7 @@ impl Births {
         Ok(Self {
             patterns: Table::open(folder, map::PATTERNS)?,
             places: Table::open(folder, map::PLACES)?,
+            crowded: Crowded::open(folder)?,
             bank: AtomicU32::new(0),
         })
     }
@@ -96,7 +99,7 @@ impl Births {
             }
         }
         let bank = found.map_or(0, |place| (place.bank + 1) % PATTERN_BANKS);
-        let place = Place { mask, depth: 0, bank };
+        let place = Place { mask, depth: 0, bank, spilled: 0 };
         for (index, segment) in each(place, patterns) {
             self.patterns.insert(&index, &segment)?;
         }
@@ -114,17 +117,19 @@ impl Births {
     }
 
     /// Says how far a cgroup's path has come: `depth` segments, which `mask`'s patterns share. An empty mask forgets it.
+    /// With no room for it, whatever is below it without a label is refused.
     ///
     /// # Errors
-    /// The map is full, or cannot be read or written.
+    /// A map cannot be read or written.
     pub fn place(&self, cgroup: u64, mask: u64, depth: u32) -> Result<(), FenceError> {
-        let place = Place { mask, depth, bank: self.bank.load(Ordering::Relaxed) };
-        match self.places.lookup(&cgroup)? {
+        let place = Place { mask, depth, bank: self.bank.load(Ordering::Relaxed), spilled: 0 };
+        let given = match self.places.lookup(&cgroup)? {
             None if mask == 0 => Ok(()),
             Some(_) if mask == 0 => self.forget(cgroup),
-            Some(found) if found == place => Ok(()),
+            Some(found) if (Place { spilled: 0, ..found }) == place => Ok(()),
             _ => self.places.insert(&cgroup, &place),
-        }
+        };
+        self.crowded.settle(cgroup, lacks::PLACE, given)
     }
 
     /// The cgroup is gone.
@@ -132,7 +137,8 @@ impl Births {
     /// # Errors
     /// The map cannot be written.
     pub fn forget(&self, cgroup: u64) -> Result<(), FenceError> {
-        self.places.remove(&cgroup)
+        self.places.remove(&cgroup)?;
+        self.crowded.settle(cgroup, lacks::PLACE, Ok(()))
     }
 
     /// Every cgroup that has a place.

@@ -15,8 +15,32 @@ use super::FenceError;
 pub struct Tree {
     mount: PathBuf,
     root: PathBuf,
+    node: Node,
+}
+
+/// A cgroup that programs attach to.
+#[derive(Debug)]
+pub struct Node {
     fd: OwnedFd,
     id: u64,
+}
+
+impl Node {
+    fn open(folder: &Path) -> io::Result<Self> {
+        let fd = rustix::fs::open(folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { fd, id: id(folder)? })
+    }
+
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl AsFd for Node {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl Tree {
@@ -29,10 +53,8 @@ impl Tree {
         let root = mount.join(relative(attach).ok_or_else(|| FenceError::AttachPath(attach.into()))?);
         let fault = |source| FenceError::Cgroup { path: root.clone(), source };
         std::fs::create_dir_all(&root).map_err(fault)?;
-        let fd = rustix::fs::open(&root, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|errno| fault(errno.into()))?;
-        let id = id(&root).map_err(fault)?;
-        Ok(Self { mount, root, fd, id })
+        let node = Node::open(&root).map_err(fault)?;
+        Ok(Self { mount, root, node })
     }
 
     /// Is the attach point there already? [`Tree::open`] would make it.
@@ -56,7 +78,19 @@ impl Tree {
     /// Id of the attach point.
     #[must_use]
     pub fn id(&self) -> u64 {
-        self.id
+        self.node.id
+    }
+
+    /// The attach point itself.
+    #[must_use]
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The cgroup in which every agent of this tree has its own.
+    pub(super) fn agents(&self) -> Result<Node, FenceError> {
+        let path = self.make(AGENTS)?;
+        Node::open(&path).map_err(|source| FenceError::Cgroup { path, source })
     }
 
     /// Makes a cgroup below the attach point and returns its folder.
@@ -81,23 +115,17 @@ impl Tree {
     /// # Errors
     /// Ours cannot be made.
     pub(super) fn settle(&self) -> Result<(), FenceError> {
-        let own = self.make(&format!("weir.agent/{}-look", std::process::id()))?;
+        let own = self.make(&format!("{AGENTS}/{}-look", std::process::id()))?;
         std::fs::remove_dir(&own).map_err(|source| FenceError::Cgroup { path: own, source })
     }
 
     /// Folder of the cgroup with this id; `None` when it is gone.
     #[must_use]
     pub fn folder_of(&self, id: u64) -> Option<PathBuf> {
-        let fd = open_by_id(self.fd.as_fd(), id)?;
+        let fd = open_by_id(self.node.as_fd(), id)?;
         use std::os::fd::AsRawFd;
         let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
         path.starts_with(&self.mount).then_some(path)
-    }
-}
-
-impl AsFd for Tree {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
     }
 }
 
@@ -110,8 +138,8 @@ pub(super) struct Own {
 impl Own {
     /// Makes `weir.agent/PID`, moves this process in, and sweeps what dead agents left.
     pub(super) fn enter(tree: &Tree) -> Result<Self, FenceError> {
-        let parent = tree.make("weir.agent")?;
-        let own = tree.make(&format!("weir.agent/{}", std::process::id()))?;
+        let parent = tree.make(AGENTS)?;
+        let own = tree.make(&format!("{AGENTS}/{}", std::process::id()))?;
         let fault = |source| FenceError::Cgroup { path: own.clone(), source };
         std::fs::write(own.join("cgroup.procs"), "0").map_err(fault)?;
         sweep(&parent);
@@ -184,6 +212,9 @@ fn open_by_id(mount: BorrowedFd<'_>, id: u64) -> Option<OwnedFd> {
         (fd >= 0).then(|| OwnedFd::from_raw_fd(fd as i32))
     }
 }
+
+/// Below the attach point: where the agents are.
+const AGENTS: &str = "weir.agent";
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use aya::programs::Program;
 
+use super::cgroup::Node;
 use super::feature::Feature;
 use super::{FenceError, Tree, birth, btf, logs, sys, unix};
 
@@ -14,7 +15,7 @@ const PROGRAMS: [(&str, u32); 14] = [
     ("egress", EGRESS),
     ("sock_create", 2),
     ("sock_release", 34),
-    ("handover", 3),
+    (HANDOVER, 3),
     ("post_bind4", 12),
     ("post_bind6", 13),
     // Answers are shown from their servers before questions are turned.
@@ -28,6 +29,8 @@ const PROGRAMS: [(&str, u32); 14] = [
     ("connect6", 11),
 ];
 
+/// The one program that concerns the agents' own sockets; it attaches where they are born.
+const HANDOVER: &str = "handover";
 /// Run before programs of child cgroups (kernel 6.15): a child's rewrite would falsify the record.
 pub(super) const BPF_F_PREORDER: u32 = 1 << 6;
 /// `BPF_CGROUP_INET_EGRESS`.
@@ -68,7 +71,7 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     Ok(object)
 }
 
-/// Attaches every program at the tree's root by a pinned link, or swaps it into the link pinned there. Returns the
+/// Attaches every program at the tree's root (`handover` at the agents' cgroup) by a pinned link, or swaps it into the link pinned there. Returns the
 /// layers that this kernel does not have.
 pub(super) fn attach(
     object: &mut aya::Ebpf,
@@ -76,7 +79,9 @@ pub(super) fn attach(
     tree: &Tree,
 ) -> Result<Vec<&'static str>, FenceError> {
     let mut fresh = Vec::new();
+    let agents = tree.agents()?;
     for (name, attach_type) in PROGRAMS {
+        let at = if name == HANDOVER { &agents } else { tree.node() };
         let fault = |source: std::io::Error| FenceError::Program {
             program: name.into(),
             message: source.to_string(),
@@ -84,7 +89,7 @@ pub(super) fn attach(
         let program = object.program(name).ok_or_else(|| missing(name))?;
         let fd = program.fd().map_err(|fault| FenceError::Object(chain(&fault)))?.as_fd();
         let pin = folder.join(name);
-        match attach_one(fd, attach_type, &pin, tree) {
+        match attach_one(fd, attach_type, &pin, at) {
             Ok(true) => fresh.push(pin),
             Ok(false) => {}
             Err(source) => {
@@ -113,19 +118,19 @@ pub(super) fn attach_one(
     program: BorrowedFd<'_>,
     attach_type: u32,
     pin: &Path,
-    tree: &Tree,
+    at: &Node,
 ) -> std::io::Result<bool> {
     if let Ok(link) = sys::open_pin(pin) {
         // A link whose cgroup was removed, or that hangs elsewhere, is replaced: new first, then the old one goes.
-        if sys::link_cgroup(link.as_fd())? == tree.id() && sys::link_update(link.as_fd(), program).is_ok() {
+        if sys::link_cgroup(link.as_fd())? == at.id() && sys::link_update(link.as_fd(), program).is_ok() {
             return Ok(false);
         }
-        let fresh = link_create(program, attach_type, tree)?;
+        let fresh = link_create(program, attach_type, at)?;
         std::fs::remove_file(pin)?;
         sys::pin(fresh.as_fd(), pin)?;
         return Ok(true);
     }
-    let link = link_create(program, attach_type, tree)?;
+    let link = link_create(program, attach_type, at)?;
     sys::pin(link.as_fd(), pin)?;
     Ok(true)
 }
@@ -133,10 +138,10 @@ pub(super) fn attach_one(
 fn link_create(
     program: BorrowedFd<'_>,
     attach_type: u32,
-    tree: &Tree,
+    at: &Node,
 ) -> std::io::Result<std::os::fd::OwnedFd> {
-    sys::link_create(program, tree.as_fd(), attach_type, BPF_F_PREORDER)
-        .or_else(|_| sys::link_create(program, tree.as_fd(), attach_type, 0))
+    sys::link_create(program, at.as_fd(), attach_type, BPF_F_PREORDER)
+        .or_else(|_| sys::link_create(program, at.as_fd(), attach_type, 0))
 }
 
 fn missing(name: &str) -> FenceError {

@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use weir_ebpf::{Dialled, Failure, Listener, NO_ROUTE6, Origin, SOCKET_PATH_BYTES, SocketPath, Tuple};
+use weir_ebpf::{Dialled, Failure, Listener, NO_ROUTE6, Origin, SOCKET_PATH_BYTES, SocketPath, Tuple, lacks};
 
-use super::{FAILURE_KEPT, Feature, Fence, FenceError, Strangers, address, monotonic_ns, slot};
+use super::crowded::is_full;
+use super::{
+    FAILURE_KEPT, Feature, Fence, FenceError, HANDSHAKE_KEPT, Strangers, address, monotonic_ns, slot,
+};
 
 impl Fence {
     /// Turns the labelled connections of one network namespace to this listener.
@@ -16,7 +19,9 @@ impl Fence {
     /// # Errors
     /// The map is full or cannot be written.
     pub fn serve(&self, netns: u64, listener: Listener) -> Result<(), FenceError> {
-        self.pins.listeners.insert(&netns, &listener)
+        self.pins.listeners.insert(&netns, &listener)?;
+        // The host's own is the first.
+        if self.pins.state(slot::SERVED)? == 0 { self.pins.set_state(slot::SERVED, netns) } else { Ok(()) }
     }
 
     /// Who serves this network namespace.
@@ -44,6 +49,9 @@ impl Fence {
     /// # Errors
     /// The map cannot be written.
     pub fn unserve(&self, netns: u64) -> Result<(), FenceError> {
+        if self.pins.state(slot::SERVED)? == netns {
+            self.pins.set_state(slot::SERVED, 0)?;
+        }
         self.pins.listeners.remove(&netns)
     }
 
@@ -69,12 +77,16 @@ impl Fence {
         Strangers::of(&mut object)
     }
 
-    /// Labels the connections of a cgroup and its children.
+    /// Labels the connections of a cgroup and its children, or has them refused where there is no room for that.
     ///
     /// # Errors
-    /// The map is full or cannot be written.
+    /// A map cannot be written.
     pub fn label(&self, cgroup: u64, label: u64) -> Result<(), FenceError> {
-        self.pins.labels.insert(&cgroup, &label)
+        let given = self.pins.labels.insert(&cgroup, &label);
+        match self.crowded.settle(cgroup, lacks::LABEL, given) {
+            Err(fault) if is_full(&fault) => self.crowded.spill(&self.tree, cgroup),
+            done => done,
+        }
     }
 
     /// Replaces the labels whose workloads may not be called.
@@ -127,15 +139,18 @@ impl Fence {
     /// # Errors
     /// The map cannot be written.
     pub fn unlabel(&self, cgroup: u64) -> Result<(), FenceError> {
-        self.pins.labels.remove(&cgroup)
+        self.pins.labels.remove(&cgroup)?;
+        self.crowded.settle(cgroup, lacks::LABEL, Ok(()))
     }
 
-    /// Labels in force: cgroup id → label. Their cgroups can be seen, unless they are gone.
+    /// Labels in force: cgroup id → label, [`weir_ebpf::CROWDED`] where there was no room for one. Their cgroups can be
+    /// seen, unless they are gone.
     ///
     /// # Errors
     /// The map cannot be read.
     pub fn labels(&self) -> Result<HashMap<u64, u64>, FenceError> {
-        let labels = self.pins.labels.entries()?.into_iter().collect();
+        let crowded = self.crowded.unlabelled()?.into_iter().map(|id| (id, weir_ebpf::CROWDED));
+        let labels = crowded.chain(self.pins.labels.entries()?).collect();
         self.tree.settle()?;
         Ok(labels)
     }
@@ -171,7 +186,8 @@ impl Fence {
         };
         let until = monotonic_ns().saturating_add(FAILURE_KEPT.as_nanos() as u64);
         let failure = Failure { until, errno: errno.unsigned_abs(), reserved: 0 };
-        self.pins.failures.insert(&dialled, &failure)
+        self.pins.failures.insert(&dialled, &failure)?;
+        self.pins.set_state(slot::FAILING, until)
     }
 
     /// Everything the programs counted since the fence was first raised.
@@ -182,12 +198,18 @@ impl Fence {
         self.pins.counters()
     }
 
-    /// How many handshakes of turned connections are under way.
+    /// How many handshakes of turned connections are under way. What is older than any handshake can be is forgotten: an
+    /// agent died between its half of it and the workload's.
     ///
     /// # Errors
-    /// The map cannot be read.
+    /// The map cannot be read or written.
     pub fn handshakes(&self) -> Result<u64, FenceError> {
-        Ok(self.pins.handshakes.entries()?.len() as u64)
+        let oldest = monotonic_ns().saturating_sub(HANDSHAKE_KEPT.as_nanos() as u64);
+        let entries = self.pins.handshakes.entries()?;
+        let (old, under_way): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|(_, origin)| origin.ktime < oldest);
+        old.iter().try_for_each(|(tuple, _)| self.pins.handshakes.remove(tuple))?;
+        Ok(under_way.len() as u64)
     }
 
     /// Connections that agents have taken since the fence was raised, and the same written down.

@@ -21,7 +21,7 @@ const CALL: u8 = 0x85;
 /// Loads and attaches the program, or swaps it into the pinned link.
 pub(super) fn attach(object: &[u8], folder: &Path, tree: &Tree) -> io::Result<()> {
     let program = program(object, folder)?;
-    load::attach_one(program.as_fd(), UNIX_CONNECT, &folder.join(PROGRAM), tree).map(drop)
+    load::attach_one(program.as_fd(), UNIX_CONNECT, &folder.join(PROGRAM), tree.node()).map(drop)
 }
 
 fn program(object: &[u8], folder: &Path) -> io::Result<OwnedFd> {

@@ -141,12 +141,12 @@ mod tests {
 
     /// Label and place at the end of a path, made segment by segment.
     fn walk(forms: &Forms, path: &str) -> (u64, Place) {
-        let mut place = Place { mask: forms.place("").0, depth: 0, bank: 0 };
+        let mut place = Place { mask: forms.place("").0, depth: 0, bank: 0, spilled: 0 };
         let mut label = 0;
         for segment in path.split('/') {
             let birth = born(forms, &place, segment.as_bytes());
             label = birth.label;
-            place = Place { mask: birth.mask, depth: place.depth + 1, bank: 0 };
+            place = Place { mask: birth.mask, depth: place.depth + 1, bank: 0, spilled: 0 };
         }
         (label, place)
     }

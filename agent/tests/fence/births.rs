@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use weir::kernel::{Fence, Pins, Table, bpffs, cgroup};
+use weir::kernel::{Fence, Pins, Plain, Table, bpffs, cgroup};
 use weir::workload::Workloads;
 use weir_ebpf::{Place, map};
 
@@ -37,6 +37,7 @@ pub fn live(stage: &mut Stage) {
         check(&format!("nested patterns do not fit {other}"), seen == "direct ", &seen);
     }
     walks_meanwhile(stage);
+    full_maps(stage, &|seen| seen.starts_with("turned "));
 }
 
 /// A walk over the whole tree removes labels that no longer hold, while others make cgroups.
@@ -92,7 +93,10 @@ pub fn dead(stage: &mut Stage) {
     check("a removed one has none", known(stage) < before, &format!("{:?}", known(stage)));
     check("and its label is gone", !labels(stage).contains_key(&id), "it stays");
 
-    a_full_map_is_counted(stage);
+    full_maps(stage, &|seen| is_refused(stage, seen));
+    full_places(stage);
+    spilled(stage);
+    until_an_agent_comes(stage);
     names_of_any_length(stage);
     random_patterns(stage);
     foreign_hierarchies(stage);
@@ -181,17 +185,113 @@ fn agree(stage: &Stage, workloads: &Workloads, paths: &[String]) -> usize {
     labelled
 }
 
-fn a_full_map_is_counted(stage: &Stage) {
+/// A map without room for another cgroup, until it is dropped. No cgroup has such ids.
+struct Full<V: Plain> {
+    table: Table<u64, V>,
+    ids: Vec<u64>,
+}
+
+impl<V: Plain> Full<V> {
+    fn fill(stage: &Stage, name: &'static str) -> Self {
+        let table: Table<u64, V> = Table::open(&pins(stage), name).unwrap();
+        let ids = (1_u64..20_000).map(|id| u64::MAX - id);
+        let ids: Vec<u64> = ids.take_while(|id| table.insert(id, &V::zeroed()).is_ok()).collect();
+        assert!(ids.len() > 10_000 && ids.len() < 19_000, "{name} took {}", ids.len());
+        Self { table, ids }
+    }
+}
+
+impl<V: Plain> Drop for Full<V> {
+    fn drop(&mut self) {
+        self.ids.iter().for_each(|id| self.table.remove(id).unwrap());
+    }
+}
+
+fn counted(stage: &Stage, name: &str) -> u64 {
     let pins = Pins::open(&pins(stage)).unwrap();
-    let count = || pins.counters().unwrap().iter().find(|(name, _)| *name == "unlabelled").unwrap().1;
-    let before = count();
-    // No cgroup has such ids.
-    let ids = || (1_u64..20_000).map(|id| u64::MAX - id);
-    let _full = ids().find(|id| pins.labels.insert(id, &1).is_err()).expect("a map with an end");
-    std::fs::create_dir(stage.root().join("units/pay-5.service")).unwrap();
-    check("a map without room is counted", count() == before + 1, &count().to_string());
-    std::fs::remove_dir(stage.root().join("units/pay-5.service")).unwrap();
-    ids().for_each(|id| pins.labels.remove(&id).unwrap());
+    pins.counters().unwrap().iter().find(|(found, _)| *found == name).unwrap().1
+}
+
+/// What no map has room for is refused, and nothing else is. With a living agent `labelled` is turned, else refused.
+fn full_maps(stage: &Stage, labelled: &dyn Fn(&str) -> bool) {
+    let refused = |seen: &str| seen.trim() == "EPERM";
+    make(stage, &["alpha"]);
+    let labels = Full::<u64>::fill(stage, map::LABELS);
+    let before = (counted(stage, "unlabelled"), counted(stage, "crowded"));
+    let seen = newborn(stage, "units/pay-5.service", SOME);
+    check("labels without room: a new unit is refused", refused(&seen), &seen);
+    let after = (counted(stage, "unlabelled"), counted(stage, "crowded"));
+    let some = u64::from(SOME);
+    check(
+        "and counted",
+        after.0 == before.0 + some && after.1 >= before.1 + some,
+        &format!("{before:?} {after:?}"),
+    );
+    for other in ["units/web-5.service", "alpha/c.service", "beta/b-1.service"] {
+        let seen = newborn(stage, other, SOME);
+        check(&format!("labels without room: {other} goes direct"), seen == "direct ", &seen);
+    }
+    let [v4, ..] = stage.servers();
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("labels without room: who has one keeps it", labelled(&seen), &seen);
+    drop(labels);
+    let seen = newborn(stage, "units/pay-5.service", SOME);
+    check("room again: a new unit is labelled", labelled(&seen), &seen);
+}
+
+/// Born without room it is refused, also when there is room again, until an agent comes.
+fn until_an_agent_comes(stage: &mut Stage) {
+    let labels = Full::<u64>::fill(stage, map::LABELS);
+    make(stage, &["units/pay-6.service"]);
+    drop(labels);
+    let seen = inside(stage, "units/pay-6.service");
+    check("one that was born without room stays refused", seen == "EPERM", &seen);
+    stage.raise_again();
+    let seen = inside(stage, "units/pay-6.service");
+    check("an agent that comes labels it", seen.starts_with("turned "), &seen);
+    stage.kill_agent();
+    std::fs::remove_dir(stage.root().join("units/pay-6.service")).unwrap();
+}
+
+/// A process that enters this cgroup and connects.
+fn inside(stage: &Stage, cgroup: &str) -> String {
+    let [v4, ..] = stage.servers();
+    stage.plain(&["entering-tcp", &v4, stage.root().join(cgroup).to_str().unwrap()])
+}
+
+/// Nobody can tell what belongs below a cgroup that has no place. A living agent's watch may tell it in time.
+fn full_places(stage: &Stage) {
+    let places = Full::<Place>::fill(stage, map::PLACES);
+    make(stage, &["adam"]);
+    for below in ["adam/b-1.service", "adam/c.service"] {
+        let seen = newborn(stage, below, SOME);
+        check(&format!("places without room: {below} is refused"), seen.trim() == "EPERM", &seen);
+    }
+    let seen = newborn(stage, "elsewhere", SOME);
+    check("places without room: a cgroup beside it goes direct", seen == "direct ", &seen);
+    drop(places);
+    std::fs::remove_dir(stage.root().join("adam")).unwrap();
+}
+
+/// Not even the map of those without room has room: the parent knows from which child on.
+fn spilled(stage: &Stage) {
+    let refused = |seen: &str| seen.trim() == "EPERM";
+    make(stage, &["alpha", "units/web-old.service"]);
+    let (labels, crowded) = (Full::<u64>::fill(stage, map::LABELS), Full::<u64>::fill(stage, map::CROWDED));
+    let seen = newborn(stage, "units/web-6.service", SOME);
+    check("both maps without room: another new unit goes direct", seen == "direct ", &seen);
+    let seen = newborn(stage, "units/pay-7.service", SOME);
+    check("both maps without room: a new unit is refused", refused(&seen), &seen);
+    let seen = inside(stage, "units/web-old.service");
+    check("an older cgroup beside it goes direct", seen.starts_with("direct "), &seen);
+    for other in ["alpha/c.service", "beta/b-1.service", "elsewhere"] {
+        let seen = newborn(stage, other, SOME);
+        check(&format!("both maps without room: {other} goes direct"), seen == "direct ", &seen);
+    }
+    let seen = newborn(stage, "units/web-7.service", SOME);
+    check("younger ones beside it are refused with it", refused(&seen), &seen);
+    drop((labels, crowded));
+    std::fs::remove_dir(stage.root().join("units/web-old.service")).unwrap();
 }
 
 fn names_of_any_length(stage: &Stage) {

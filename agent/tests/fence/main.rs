@@ -28,7 +28,7 @@ fn main() {
     if !stage.lacks.is_empty() {
         println!("  (this kernel lacks: {})", stage.lacks.join(", "));
     }
-    let acts: [fn(&mut Stage); 12] = [
+    let acts: [fn(&mut Stage); 13] = [
         redirects,
         origins,
         units,
@@ -40,6 +40,7 @@ fn main() {
         questions,
         guards,
         failures,
+        handshakes_that_fail,
         death_and_return,
     ];
     for act in acts {
@@ -308,6 +309,36 @@ fn failures(stage: &mut Stage) {
     check("and later again", seen.starts_with("turned "), &seen);
     let seen = stage.labelled(&["own-netns-tcp", &v4]);
     check("a network namespace without listener", seen == stage.refusal("ECONNREFUSED"), &seen);
+}
+
+/// Where nobody listens: what was published for a handshake goes with its socket, or with the socket's next try.
+fn handshakes_that_fail(stage: &mut Stage) {
+    let [v4, ..] = stage.servers();
+    let fence = stage.fence();
+    let netns = weir::kernel::netns_cookie(&std::net::UdpSocket::bind("127.0.0.1:0").unwrap()).unwrap();
+    let listener = fence.listener(netns).unwrap().unwrap();
+    let nobodys = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fence.serve(netns, weir_ebpf::Listener { port4: nobodys, ..listener }).unwrap();
+    let account = || (stage.counter("published"), stage.counter("aborted"), fence.handshakes().unwrap());
+    let (published, aborted, open) = account();
+    check("no handshake is open", open == 0, &open.to_string());
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("a handshake that fails", seen == "ECONNREFUSED", &seen);
+    let now = account();
+    check("leaves nothing and is counted", now == (published + 1, aborted + 1, 0), &format!("{now:?}"));
+    let seen = stage.labelled(&["tcp-thrice", &v4]);
+    check("three on one socket", seen == "ECONNREFUSED", &seen);
+    let now = account();
+    check("leave nothing either", now == (published + 4, aborted + 4, 0), &format!("{now:?}"));
+    fence.serve(netns, listener).unwrap();
+    // On a machine that has just been booted nothing is old.
+    if u128::from(weir::kernel::monotonic_ns()) > weir::kernel::HANDSHAKE_KEPT.as_nanos() + 1 {
+        stage.leave_a_handshake();
+        let open = fence.handshakes().unwrap();
+        check("one that an agent left when it died is forgotten", open == 0, &open.to_string());
+    }
+    let seen = stage.labelled(&["tcp", &v4]);
+    check("and the next succeeds", seen.starts_with("turned "), &seen);
 }
 
 fn death_and_return(stage: &mut Stage) {

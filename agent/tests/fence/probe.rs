@@ -73,6 +73,7 @@ impl Act {
                 })
             }
             "tcp-again" => self.again(),
+            "tcp-thrice" => self.thrice(),
             "tcp-many" => self.many(rest[1].parse().expect("a number")),
             // The socket is born before the task enters the cgroup it is to act in.
             "late-tcp" | "leaving-tcp" => self.dial(|_| {
@@ -80,6 +81,12 @@ impl Act {
                 Ok(())
             }),
             "newborn-tcp" => self.newborn(rest),
+            "entering-tcp" => {
+                std::fs::write(format!("{}/cgroup.procs", rest[1]), "0")?;
+                let socket = TcpStream::connect(self.address());
+                self.enter();
+                hear(&socket?)
+            }
             "own-netns-tcp" => {
                 // SAFETY: a plain system call.
                 assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWNET) }, 0);
@@ -154,6 +161,16 @@ impl Act {
         let socket = tcp_socket(self.address())?;
         rustix::net::connect(&socket, &self.address())?;
         rustix::net::connect_unspec(&socket)?;
+        rustix::net::connect(&socket, &self.address())?;
+        hear(&TcpStream::from(socket))
+    }
+
+    /// Connects one socket until it has failed three times.
+    fn thrice(&self) -> std::io::Result<String> {
+        let socket = tcp_socket(self.address())?;
+        for _ in 0..2 {
+            assert!(rustix::net::connect(&socket, &self.address()).is_err(), "it succeeded");
+        }
         rustix::net::connect(&socket, &self.address())?;
         hear(&TcpStream::from(socket))
     }

@@ -339,6 +339,16 @@ impl Stage {
         weir::kernel::Pins::open(&folder).unwrap().questions.entries().unwrap().len()
     }
 
+    /// An entry of a handshake from long ago.
+    pub fn leave_a_handshake(&self) {
+        use weir::kernel::{Plain, Table};
+        let folder = self.settings.bpffs.join(weir_ebpf::LAYOUT);
+        let table: Table<weir_ebpf::Tuple, weir_ebpf::Origin> =
+            Table::open(&folder, weir_ebpf::map::HANDSHAKES).unwrap();
+        let old = weir_ebpf::Origin { ktime: 1, ..Plain::zeroed() };
+        table.insert(&weir_ebpf::Tuple { netns: 1, ..Plain::zeroed() }, &old).unwrap();
+    }
+
     pub fn expect_no_lost_records(&self) {
         // The last clients' handshakes may still be under way.
         std::thread::sleep(Duration::from_millis(50));

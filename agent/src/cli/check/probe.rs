@@ -36,7 +36,12 @@ pub(super) fn host() -> Vec<Row> {
 /// What the configuration names.
 pub(super) fn configured(config: &Config) -> Vec<Row> {
     vec![
-        bpffs(&config.fence.bpffs, &read("/proc/self/mountinfo"), &read("/proc/filesystems")),
+        bpffs(
+            &config.fence.bpffs,
+            &read("/proc/self/mountinfo"),
+            &read("/proc/filesystems"),
+            capability::has(capability::held(&read("/proc/self/status")), SYS_ADMIN),
+        ),
         attach_point(&config.fence.attach, &read("/proc/self/mountinfo")),
         ca(config),
         policies(&config.policies),
@@ -112,7 +117,12 @@ fn capabilities(status: &str) -> Vec<Row> {
         one("CAP_SETUID", 7, true, "the relaying process's own user: the agent does not start"),
         one("CAP_SETGID", 6, true, "the same, its group"),
         one("CAP_KILL", 5, false, "ending a relaying process that hangs"),
-        one("CAP_SYS_ADMIN", 21, false, "listeners inside containers' network namespaces; mounting bpffs"),
+        one(
+            "CAP_SYS_ADMIN",
+            SYS_ADMIN,
+            false,
+            "listeners inside containers' network namespaces; mounting bpffs",
+        ),
         one("CAP_SYS_PTRACE", 19, false, "hashing executables of other users' processes"),
     ]
 }
@@ -190,20 +200,40 @@ fn ports() -> Row {
     }
 }
 
-fn bpffs(path: &Path, mounts: &str, kinds: &str) -> Row {
+fn bpffs(path: &Path, mounts: &str, kinds: &str, can_mount: bool) -> Row {
     let shown = path.display();
     if mounts.lines().filter_map(|line| mount(line, "bpf")).any(|at| path.starts_with(at)) {
         return Row::good("bpffs", shown.to_string());
     }
-    if kinds.split_whitespace().any(|kind| kind == "bpf") {
-        return Row::good("bpffs", format!("none at {shown}; the agent mounts one"));
+    let lost = "pins: without them a dead agent opens the fence, so no agent starts";
+    if !kinds.split_whitespace().any(|kind| kind == "bpf") {
+        return Row::missing(
+            "bpffs",
+            "the kernel has no such file system",
+            lost,
+            "use a kernel built with CONFIG_BPF_SYSCALL",
+        );
     }
-    Row::missing(
-        "bpffs",
-        "the kernel has no such file system",
-        "pins: without them a dead agent opens the fence",
-        "use a kernel built with CONFIG_BPF_SYSCALL",
-    )
+    let mend = format!("mount one: mkdir -p {shown} && mount -t bpf bpf {shown}");
+    if !can_mount {
+        return Row::missing(
+            "bpffs",
+            format!("none at {shown}, and this process may not mount one"),
+            lost,
+            mend,
+        );
+    }
+    let nearest = nearest(path);
+    if !path.is_dir() && rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK).is_err() {
+        let found = format!("none at {shown}, and {} is not writable", nearest.display());
+        return Row::missing("bpffs", found, lost, mend);
+    }
+    Row::good("bpffs", format!("none at {shown}; the agent mounts one"))
+}
+
+/// The deepest folder on this path that is there.
+fn nearest(path: &Path) -> &Path {
+    path.ancestors().find(|folder| folder.exists()).unwrap_or(path)
 }
 
 fn attach_point(attach: &str, mounts: &str) -> Row {
@@ -273,13 +303,7 @@ fn policies(dir: &Path) -> Row {
 }
 
 fn ledger(dir: &Path) -> Row {
-    let mut nearest = dir;
-    while !nearest.exists() {
-        match nearest.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => nearest = parent,
-            _ => break,
-        }
-    }
+    let nearest = nearest(dir);
     let lost = "everything: what cannot be recorded is refused";
     if rustix::fs::access(nearest, rustix::fs::Access::WRITE_OK).is_err() {
         return Row::missing(
@@ -345,6 +369,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).map(|text| text.trim_end().to_owned()).unwrap_or_default()
 }
 
+/// linux/capability.h.
+const SYS_ADMIN: u32 = 21;
 /// 2026-01-01: weir did not exist before, so a clock that says so is wrong.
 const BUILT_AFTER: u64 = 1_767_225_600;
 /// The ledger needs room for a first segment and its store.
@@ -360,9 +386,13 @@ mod tests {
         let mounts = "30 23 0:27 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n\
                       31 23 0:28 / /sys/fs/bpf rw shared:5 - bpf bpf rw,mode=700\n";
         assert_eq!(mount_of(mounts, "cgroup2").as_deref(), Some("/sys/fs/cgroup"));
-        assert_eq!(bpffs(Path::new("/sys/fs/bpf/weir"), mounts, "").state, State::Good);
-        assert_eq!(bpffs(Path::new("/run/weir"), mounts, "nodev\tbpf\n").state, State::Good);
-        assert_eq!(bpffs(Path::new("/run/weir"), mounts, "nodev\tproc\n").state, State::Missing);
+        let state = |path: &str, kinds, can_mount| bpffs(Path::new(path), mounts, kinds, can_mount).state;
+        assert_eq!(state("/sys/fs/bpf/weir", "", false), State::Good, "it is there");
+        let folder = tempfile::tempdir().unwrap();
+        let absent = folder.path().join("not/there").display().to_string();
+        assert_eq!(state(&absent, "nodev\tbpf\n", true), State::Good);
+        assert_eq!(state(&absent, "nodev\tproc\n", true), State::Missing);
+        assert_eq!(state(&absent, "nodev\tbpf\n", false), State::Missing);
         assert_eq!(cgroup("").state, State::Missing);
         assert_eq!(mount_of("garbage - ", "bpf"), None);
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use super::Row;
 use crate::config::Config;
 use crate::kernel::Tree;
-use crate::workload::{Workloads, label};
+use crate::workload::{Workloads, label, run_cgroup};
 
 /// The unit that raises the fence at boot, and the agent's.
 const FENCE_UNITS: [&str; 2] = ["weir-fence.service", "weir.service"];
@@ -34,7 +34,9 @@ fn unmatched(config: &Config, workloads: &Workloads) -> Vec<Row> {
     let Ok(tree) = Tree::open(&config.fence.attach) else { return Vec::new() };
     let mut found = Vec::new();
     crate::workload::walk(tree.root(), &mut |folder| {
-        found.extend(tree.below(folder).and_then(|below| workloads.number_for(&below)));
+        // The cgroups of `weir run` say nothing of the pattern: they are there because the agent is.
+        let below = tree.below(folder).filter(|below| !below.starts_with(&run_cgroup("")));
+        found.extend(below.and_then(|below| workloads.number_for(&below)));
     });
     let named = config.workloads.iter().filter_map(|workload| Some((workload, workload.cgroup.as_ref()?)));
     let idle = named.filter(|(workload, _)| !found.contains(&label(&workload.name)));
