@@ -185,7 +185,7 @@ impl Agent {
     }
 
     /// A row about weir itself.
-    fn record(&self, what: &str, reason: &str) {
+    pub(crate) fn record(&self, what: &str, reason: &str) {
         self.record_as(what, reason, Decision::Allowed);
     }
 
@@ -293,13 +293,11 @@ impl Agent {
         loop {
             let changed = tokio::time::timeout(names::REFRESH, self.policy_changed.notified()).await.is_ok();
             if changed {
-                self.record(
-                    "policy",
-                    match self.policy_problems().is_empty() {
-                        true => "a changed policy is in force",
-                        false => "the changed policy folder has faults; the policy before it stays in force",
-                    },
-                );
+                // A sound one is recorded when the relaying process judges by it.
+                if !self.policy_problems().is_empty() {
+                    let words = "the changed policy folder has faults; the policy before it stays in force";
+                    self.record("policy", words);
+                }
             }
             if let Some(resolvers) = self.servers.refresh() {
                 self.relays.tell(&ToRelay::Resolvers(resolvers));

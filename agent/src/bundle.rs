@@ -1,12 +1,12 @@
 //! A folder of policy files → a compiled [`Policy`], loaded again within a second of a change.
 //! It refuses half a bundle: one problem anywhere and the policy in force stays as it was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use weir_core::policy::{Policy, Problem, Surroundings, Version, zone_names};
+use weir_core::policy::{Document, Policy, Problem, Surroundings, Version, zone_names};
 
 use crate::config::Config;
 use crate::lane::message::Sources;
@@ -55,7 +55,9 @@ pub fn load(folder: &Path, surroundings: &Surroundings) -> Result<Bundle, Bundle
     }
     let files = sources.iter().map(|source| source.path.clone()).collect();
     let texts = sources.into_iter().map(|source| (source.name.to_string(), source.text)).collect();
-    let sources = Sources { commit: commit::of(folder), files: texts };
+    let mut sources = Sources { commit: commit::of(folder), files: texts, zones: BTreeMap::new() };
+    // Problems of the text come with its compilation.
+    sources.zones = zone::tables(&zone_names(&read(&sources, &mut Vec::new())));
     match compile(&sources, surroundings, problems) {
         Ok(policy) => Ok(Bundle { policy, files, sources }),
         Err(problems) => Err(BundleError::Problems { path: folder.into(), problems }),
@@ -71,12 +73,9 @@ pub fn compile(
     surroundings: &Surroundings,
     mut problems: Vec<Problem>,
 ) -> Result<Policy, Vec<Problem>> {
-    let mut documents = Vec::new();
-    for (name, text) in &sources.files {
-        documents.extend(yaml::documents(&Arc::from(name.as_str()), text, &mut problems));
-    }
+    let documents = read(sources, &mut problems);
     let mut surroundings = surroundings.clone();
-    surroundings.zones.extend(zone::tables(&zone_names(&documents)));
+    surroundings.zones.extend(sources.zones.clone());
     let version = Version { commit: sources.commit.clone(), sha: digest(&sources.files) };
     match Policy::compile(&documents, &surroundings, version) {
         Ok(policy) if problems.is_empty() => return Ok(policy),
@@ -86,6 +85,11 @@ pub fn compile(
     problems.sort();
     problems.dedup();
     Err(problems)
+}
+
+fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Document> {
+    let read = |(name, text): &(String, String)| yaml::documents(&Arc::from(name.as_str()), text, problems);
+    sources.files.iter().flat_map(read).collect()
 }
 
 /// What the configuration knows of the names that policies use.

@@ -36,6 +36,9 @@ pub struct Config {
     identity: Option<serde_json::Value>,
     #[serde(default)]
     console: Option<serde_json::Value>,
+    /// What it was read from.
+    #[serde(skip)]
+    pub text: String,
 }
 
 /// A label for the cgroups whose path matches; the first match wins.
@@ -195,9 +198,17 @@ impl Config {
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        Self::parse(path, text)
+    }
+
+    /// The same for a text that was read before.
+    ///
+    /// # Errors
+    /// As [`Config::load`], but for reading.
+    pub fn parse(path: &Path, text: String) -> Result<Config, ConfigError> {
         let invalid = |message: String| ConfigError::Invalid { path: path.into(), message };
         let config: Config = serde_saphyr::from_str(&text).map_err(|fault| invalid(fault.to_string()))?;
-        config.checked().map_err(invalid)
+        Ok(Config { text, ..config.checked().map_err(invalid)? })
     }
 
     fn checked(self) -> Result<Config, String> {

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use arc_swap::ArcSwap;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, watch};
 use weir_core::audit::Decision;
@@ -17,7 +16,7 @@ use weir_core::identity::Identity;
 
 use crate::app::Agent;
 use crate::dns::sockets::{Bound, Ports};
-use crate::lane::message::{Confined, Sources, ToRelay};
+use crate::lane::message::{Beginning, Confined, Sources, ToRelay};
 use crate::lane::{self, Lane};
 use crate::listen::Origin;
 use crate::live::Seat;
@@ -33,7 +32,8 @@ pub(crate) struct Relays {
     current: Mutex<Option<Arc<Half>>>,
     changed: Notify,
     next: AtomicU64,
-    sources: ArcSwap<Sources>,
+    /// Held while it is sent, so that no older policy follows a newer one.
+    sources: Mutex<Sources>,
     questions: Mutex<BTreeMap<u64, (Ports, Vec<OwnedFd>)>>,
 }
 
@@ -53,14 +53,21 @@ pub(crate) struct Half {
     in_force: Mutex<(String, String)>,
     ready: Notify,
     gone: watch::Sender<bool>,
-    /// Places for calls that are being answered.
+    /// Places for dials, and for other calls, that are being answered.
+    dials: Arc<Semaphore>,
     calls: Arc<Semaphore>,
+    /// Questions that are open on the desk.
+    asked: AtomicUsize,
 }
 
 /// A connection that it serves.
 #[derive(Debug)]
 struct Session {
     origin: Arc<Origin>,
+    /// Places for dials.
+    dials: Arc<Semaphore>,
+    /// Gone with the session, which ends its dials.
+    over: watch::Sender<()>,
     _seat: Seat,
     _leaving: Leaving,
 }
@@ -110,7 +117,7 @@ impl Relays {
             current: Mutex::default(),
             changed: Notify::new(),
             next: AtomicU64::new(1),
-            sources: ArcSwap::from_pointee(sources),
+            sources: Mutex::new(sources),
             questions: Mutex::default(),
         }
     }
@@ -132,9 +139,10 @@ impl Relays {
 
     /// Another policy is in force.
     pub(crate) fn judge_by(&self, sources: Sources) {
-        self.sources.store(Arc::new(sources));
+        let mut known = lock(&self.sources);
+        *known = sources;
         if let Some(half) = self.now() {
-            half.send_policy(&self.sources.load());
+            half.send_policy(&known);
         }
     }
 
@@ -191,12 +199,19 @@ impl Half {
             ending.upgrade().is_some() && by.post(&order, Vec::new()).is_ok()
         };
         let seat = agent.live.enter(&identity, Box::new(end));
-        let held = Session { origin: Arc::new(origin.clone()), _seat: seat, _leaving: leaving };
+        let held = Session {
+            origin: Arc::new(origin.clone()),
+            dials: Arc::new(Semaphore::new(DIALS_EACH)),
+            over: watch::Sender::new(()),
+            _seat: seat,
+            _leaving: leaving,
+        };
         match lock(&self.sessions).as_mut() {
             Some(sessions) => drop(sessions.insert(session, held)),
             None => return Err(std::io::ErrorKind::NotConnected.into()),
         }
-        let names = agent.names.of(origin.destination.ip()).iter().map(|name| name.to_string()).collect();
+        let names = agent.names.of(origin.destination.ip());
+        let names = names.iter().rev().take(NAMES).rev().map(|name| name.to_string()).collect();
         let identity = Box::new(Arc::unwrap_or_clone(identity));
         let arrival = ToRelay::Arrival { session, origin: Box::new(origin.clone()), identity, names };
         lane.post(&arrival, vec![socket]).inspect_err(|_| drop(self.leave(session)))
@@ -206,15 +221,19 @@ impl Half {
         lock(&self.sessions).as_mut().and_then(|sessions| sessions.remove(&session))
     }
 
-    fn origin(&self, session: u64) -> Option<Arc<Origin>> {
-        lock(&self.sessions).as_ref()?.get(&session).map(|held| Arc::clone(&held.origin))
+    /// Where a session goes, its places for dials, and its end.
+    fn dialled(&self, session: u64) -> Option<(Arc<Origin>, Arc<Semaphore>, watch::Receiver<()>)> {
+        let sessions = lock(&self.sessions);
+        let held = sessions.as_ref()?.get(&session)?;
+        Some((Arc::clone(&held.origin), Arc::clone(&held.dials), held.over.subscribe()))
     }
 
     fn send_policy(&self, sources: &Sources) {
         match lane::sealed(sources) {
             Ok(file) => self.tell(&self.main, &ToRelay::Policy, vec![file]),
             Err(fault) => {
-                tracing::error!(%fault, "A policy cannot be handed over; the relaying process ends.")
+                tracing::error!(%fault, "A policy cannot be handed over; the relaying process ends.");
+                self.main.close();
             }
         }
     }
@@ -265,7 +284,10 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
     let (dns, dnss) = lane::pair()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut fds = vec![
-        lane::sealed(&**relays.sources.load())?,
+        lane::sealed(&Beginning {
+            config: agent.config.text.clone(),
+            sources: lock(&relays.sources).clone(),
+        })?,
         agent.ledger.intake(writer).context("an intake for the relaying process")?.into(),
         counters,
         dnss,
@@ -287,10 +309,12 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         in_force: Mutex::default(),
         ready: Notify::new(),
         gone: watch::Sender::new(false),
+        dials: Arc::new(Semaphore::new(CALLS)),
         calls: Arc::new(Semaphore::new(CALLS)),
+        asked: AtomicUsize::new(0),
     });
     let child = spawn(theirs).context("cannot start the relaying process")?;
-    counter::start(agent, counter)?;
+    counter::start(agent, &half, counter)?;
     for lane in half.lanes.iter().chain([&half.dns, &half.main]) {
         tokio::spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
     }
@@ -313,17 +337,19 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
             half.send_questions(*number, ports, sockets);
         }
     }
-    half.send_policy(&relays.sources.load());
+    half.send_policy(&lock(&relays.sources));
+    // Whatever changed while it began.
+    let fault = agent.ledger.faults().and_then(|faults| faults.borrow().clone());
+    half.tell(&half.main, &ToRelay::Ledger(fault), Vec::new());
     half.tell(&half.main, &ToRelay::Resolvers(agent.servers.now()), Vec::new());
     relays.changed.notify_waiters();
     Ok(half)
 }
 
 /// Starts another when one ends; returns when they end too often.
-pub(crate) async fn keep(agent: &Arc<Agent>) -> anyhow::Error {
+pub(crate) async fn keep(agent: &Arc<Agent>, mut half: Arc<Half>) -> anyhow::Error {
     let mut ends: Vec<Instant> = Vec::new();
     loop {
-        let half = agent.relays.half().await;
         let mut gone = half.gone.subscribe();
         let _ = gone.wait_for(|gone| *gone).await;
         agent.record_as(
@@ -336,9 +362,10 @@ pub(crate) async fn keep(agent: &Arc<Agent>) -> anyhow::Error {
         if ends.len() > OFTEN {
             return anyhow::anyhow!("the relaying process ends again and again; its words are above");
         }
-        if let Err(fault) = start(agent).await {
-            return fault;
-        }
+        half = match start(agent).await {
+            Ok(half) => half,
+            Err(fault) => return fault,
+        };
     }
 }
 
@@ -373,9 +400,13 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// What the relaying process may know of the keeper's environment: how to log, and where the system's roots lie.
-const PASSED_ON: &[&str] = &["WEIR_LOG", "RUST_BACKTRACE", "SSL_CERT_FILE", "SSL_CERT_DIR"];
-/// Calls that are answered at once; the rest wait in the lanes. Each connection has one or two.
-const CALLS: usize = 65_536;
+const PASSED_ON: &[&str] = &["WEIR_LOG", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+/// Calls of a kind that are being answered; more are answered with an error.
+const CALLS: usize = 16_384;
+/// Dials of one session at once: its own, one anew, and a cancel request.
+const DIALS_EACH: usize = 3;
+/// Names that an address is told to have; the last are the best.
+const NAMES: usize = 128;
 /// One message carries so many lanes.
 const MOST_THREADS: usize = 48;
 /// Reading the system's roots takes the longest.

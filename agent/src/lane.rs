@@ -30,6 +30,8 @@ pub struct Lane(Arc<End>);
 struct End {
     /// A SEQPACKET socket; the runtime watches it as it does datagrams.
     socket: UnixDatagram,
+    /// What is being received.
+    buffer: Mutex<Vec<u8>>,
     /// What the other half has not had room for yet.
     waiting: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
     more: Notify,
@@ -52,7 +54,8 @@ impl Lane {
         let socket = std::os::unix::net::UnixDatagram::from(end);
         socket.set_nonblocking(true)?;
         let socket = UnixDatagram::from_std(socket)?;
-        Ok(Lane(Arc::new(End { socket, waiting: Mutex::default(), more: Notify::new() })))
+        let buffer = Mutex::new(vec![0; MESSAGE_BYTES]);
+        Ok(Lane(Arc::new(End { socket, buffer, waiting: Mutex::default(), more: Notify::new() })))
     }
 
     /// Sends a message, at once where there is room. Whoever holds the lane must also run [`Lane::flush`].
@@ -68,6 +71,10 @@ impl Lane {
                 sent => return sent,
             }
         }
+        if waiting.len() >= WAITING {
+            self.close();
+            return Err(io::Error::other("the other half of the agent does not read"));
+        }
         waiting.push_back((bytes, fds));
         self.0.more.notify_one();
         Ok(())
@@ -79,7 +86,8 @@ impl Lane {
     /// The other half is gone.
     pub async fn flush(&self) -> io::Error {
         loop {
-            self.0.more.notified().await;
+            // Looked at first: this may be begun anew after it was dropped in the middle.
+            let more = self.0.more.notified();
             while !self.waiting().is_empty() {
                 if let Err(fault) = self.0.socket.writable().await {
                     return fault;
@@ -97,6 +105,7 @@ impl Lane {
                     }
                 }
             }
+            more.await;
         }
     }
 
@@ -105,8 +114,11 @@ impl Lane {
     /// # Errors
     /// The socket failed, or what came is no message.
     pub async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-        let mut buffer = vec![0; MESSAGE_BYTES];
-        self.0.socket.async_io(Interest::READABLE, || receive(&self.0.socket, &mut buffer)).await
+        let read = || {
+            let mut buffer = self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            receive(&self.0.socket, &mut buffer)
+        };
+        self.0.socket.async_io(Interest::READABLE, read).await
     }
 
     /// Ends the lane for both halves.
@@ -171,10 +183,15 @@ fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
 }
 
 fn send(end: &impl AsFd, bytes: &[u8], fds: &[OwnedFd], flags: SendFlags) -> io::Result<()> {
+    if fds.is_empty() {
+        // The relaying process may not send in any other way (see `privilege::confine`).
+        rustix::net::send(end, bytes, flags | SendFlags::NOSIGNAL)?;
+        return Ok(());
+    }
     let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
-    if !borrowed.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(&borrowed)) {
+    if !beside.push(SendAncillaryMessage::ScmRights(&borrowed)) {
         return Err(io::Error::other("too many descriptors in one message"));
     }
     sendmsg(end, &[IoSlice::new(bytes)], &mut beside, flags | SendFlags::NOSIGNAL)?;
@@ -196,7 +213,8 @@ fn receive<T: DeserializeOwned>(end: &impl AsFd, buffer: &mut [u8]) -> io::Resul
     if got.bytes == 0 {
         return Ok(None);
     }
-    if got.flags.contains(ReturnFlags::TRUNC) || got.flags.contains(ReturnFlags::CTRUNC) {
+    // Descriptors that this process has no room for are missing (CTRUNC): whoever needs them notices.
+    if got.flags.contains(ReturnFlags::TRUNC) {
         return Err(io::Error::other("a message between the halves of the agent was cut"));
     }
     let message =
@@ -204,8 +222,11 @@ fn receive<T: DeserializeOwned>(end: &impl AsFd, buffer: &mut [u8]) -> io::Resul
     Ok(Some((message, fds)))
 }
 
-/// Longest message. A question to a human is the longest there is.
-const MESSAGE_BYTES: usize = 64 * 1024;
+/// Longest message: a question to a human with its text (`limits::QUESTION_BYTES`) and the names beside it. A socket holds
+/// one (net.core.wmem_default).
+const MESSAGE_BYTES: usize = 128 * 1024;
+/// Messages that may wait for room.
+const WAITING: usize = 65_536;
 /// Most descriptors beside one message: a network namespace's sockets for DNS questions are 18.
 const FDS: usize = 64;
 

@@ -157,8 +157,9 @@ impl Filter {
 pub enum Inject {
     /// Replaces or adds an HTTP header; `value` may hold one secret reference in text (`Bearer kv#name`).
     Header { name: String, prefix: String, secret: SecretName },
-    /// PostgreSQL login. `user` is public, the password a reference.
-    Login { user: String, password: SecretName },
+    /// PostgreSQL login. `user` is public, the password a reference. With `clear_text` a server may be told the password
+    /// itself, over verified TLS; else only proofs of it.
+    Login { user: String, password: SecretName, clear_text: bool },
 }
 
 /// `provider#name`, resolved at the rim after the verdict.

@@ -35,7 +35,7 @@ pub(super) async fn serve(
     agent.look_names_up().await;
     let questions = Questions::begin(&bound, &agent.relays)?;
     agent.namespaces.resume(&agent, doors)?;
-    keeper::start(&agent).await?;
+    let half = keeper::start(&agent).await?;
     agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
     listeners.publish(&agent.fence, questions.ports)?;
     let sweeping = Arc::clone(&agent);
@@ -62,7 +62,7 @@ pub(super) async fn serve(
         () = coverage::keep(&agent) => {}
         () = neighbours::keep(&agent) => {}
         () = agent.keep_ledger() => {}
-        failed = keeper::keep(&agent) => return Err(failed),
+        failed = keeper::keep(&agent, half) => return Err(failed),
         failed = arrivals::accept(&agent, &listeners) => return Err(failed.into()),
         failed = agent.namespaces.follow(&agent) => return Err(failed.into()),
         _ = terminate.recv() => {}

@@ -31,7 +31,7 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
     let filter = tracing_subscriber::EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     if args.relay {
-        relay::run(&Config::load(&common.config)?)?;
+        relay::run(&common.config)?;
         return Ok(ExitCode::SUCCESS);
     }
     privilege::reduce::to_what_is_needed().context("giving up what is not needed")?;

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::rc::Rc;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use weir_core::audit::Record;
 use weir_core::limits::DNS_UDP_BYTES;
@@ -14,30 +15,37 @@ use weir_core::limits::DNS_UDP_BYTES;
 use super::sockets::{Bound, Ports, Socket, Sockets};
 use super::{Next, Way, forward, judge, record};
 use crate::lane::Lane;
-use crate::lane::message::ToRelay;
+use crate::lane::message::{ToKeeper, ToRelay};
 use crate::listen::Origin;
 use crate::relay::Thread;
 
-/// Serves the sockets that the keeper sends, until the lane ends.
+/// Serves the sockets that the keeper sends, until the lane ends or a socket fails.
 pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
-    let mut serving: HashMap<u64, AbortHandle> = HashMap::new();
-    while let Ok(Some((order, fds))) = lane.receive::<ToRelay>().await {
+    let mut serving = JoinSet::new();
+    let mut of: HashMap<u64, AbortHandle> = HashMap::new();
+    loop {
+        let received = tokio::select! {
+            received = lane.receive::<ToRelay>() => received,
+            Some(Ok(fault)) = serving.join_next() => {
+                let fault: io::Error = fault;
+                tracing::error!(%fault, "DNS questions cannot be received.");
+                return;
+            }
+        };
+        let Ok(Some((order, fds))) = received else { return };
         match order {
             ToRelay::Questions { number, v4, v6 } => {
                 let Some(bound) = Ports::of(v4, &v6).and_then(|ports| Bound::adopt(fds, &ports)) else {
                     tracing::error!(number, "Sockets for DNS questions are not whole.");
-                    continue;
+                    return;
                 };
                 let thread = Arc::clone(thread);
-                let task = tokio::task::spawn_local(async move {
-                    let fault = serve_all(&thread, bound).await;
-                    tracing::error!(%fault, "DNS questions cannot be received.");
-                });
-                if let Some(before) = serving.insert(number, task.abort_handle()) {
+                let task = serving.spawn_local(async move { serve_all(&thread, bound, number).await });
+                if let Some(before) = of.insert(number, task) {
                     before.abort();
                 }
             }
-            ToRelay::Unserve { number } => drop(serving.remove(&number).map(|task| task.abort())),
+            ToRelay::Unserve { number } => drop(of.remove(&number).map(|task| task.abort())),
             ToRelay::Reply { id, reply } => thread.link.answered(id, reply, fds),
             order => tracing::error!(?order, "An order that the thread for DNS does not know."),
         }
@@ -45,7 +53,7 @@ pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
 }
 
 /// Returns only when the sockets cannot be watched.
-async fn serve_all(thread: &Arc<Thread>, bound: Bound) -> io::Error {
+async fn serve_all(thread: &Arc<Thread>, bound: Bound, number: u64) -> io::Error {
     let sockets = match Sockets::of(bound) {
         Ok(sockets) => sockets,
         Err(fault) => return fault,
@@ -53,7 +61,7 @@ async fn serve_all(thread: &Arc<Thread>, bound: Bound) -> io::Error {
     // Aborted with this task.
     let mut serving = JoinSet::new();
     for socket in sockets.into_each() {
-        serving.spawn_local(serve_one(Arc::clone(thread), Rc::new(socket)));
+        serving.spawn_local(receive(Arc::clone(thread), socket, number));
     }
     match serving.join_next().await {
         Some(Err(fault)) => io::Error::other(fault),
@@ -61,10 +69,13 @@ async fn serve_all(thread: &Arc<Thread>, bound: Bound) -> io::Error {
     }
 }
 
-async fn serve_one(thread: Arc<Thread>, socket: Rc<Socket>) {
-    // A longer question is cut, and so is none.
-    let mut buffer = vec![0; usize::from(DNS_UDP_BYTES)];
+async fn receive(thread: Arc<Thread>, socket: Socket, number: u64) {
+    let places = Arc::new(Semaphore::new(ASKED));
     loop {
+        // So many at once: a flood waits in the socket, and fills neither this process nor the keeper.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        // A longer question is cut, and so is none.
+        let mut buffer = vec![0; usize::from(DNS_UDP_BYTES)];
         let heard = match socket.receive(&mut buffer).await {
             Ok(heard) => heard,
             Err(fault) => {
@@ -73,30 +84,45 @@ async fn serve_one(thread: Arc<Thread>, socket: Rc<Socket>) {
                 continue;
             }
         };
-        let origin = thread.link.asker(heard.netns, heard.from, heard.to, heard.received).await;
-        let back = heard.back;
-        match judge(&thread.relay, &origin, &buffer[..heard.bytes]) {
-            Next::Silence => {}
-            Next::Refuse(answer, None) => socket.answer(&answer, back),
-            Next::Refuse(answer, Some(row)) => {
-                let (thread, socket) = (Arc::clone(&thread), Rc::clone(&socket));
-                // Rows of refusals have a rate, so these tasks are few.
-                tokio::task::spawn_local(async move {
-                    note(&thread, origin.as_ref().ok(), *row).await;
-                    socket.answer(&answer, back);
-                });
+        let thread = Arc::clone(&thread);
+        let back = Back { number, port: socket.port(), to: heard.from, from: heard.back };
+        // A task of its own: what was received is answered, also when the socket is given up meanwhile.
+        tokio::task::spawn_local(async move {
+            buffer.truncate(heard.bytes);
+            let origin = thread.link.asker(heard.netns, heard.from, heard.to, heard.received).await;
+            drop(place);
+            if let Some(answer) = answer(&thread, &origin, &buffer).await {
+                back.send(&thread, answer);
             }
-            Next::Forward(question) => {
-                let Ok(origin) = origin else { continue };
-                let (thread, socket) = (Arc::clone(&thread), Rc::clone(&socket));
-                tokio::task::spawn_local(async move {
-                    let answer = forward(&thread, &origin, &question, Way::Datagram).await;
-                    socket.answer(&answer, back);
-                });
+        });
+    }
+}
+
+async fn answer(thread: &Arc<Thread>, origin: &Result<Origin, String>, question: &[u8]) -> Option<Vec<u8>> {
+    match (judge(&thread.relay, origin, question), origin) {
+        (Next::Silence, _) | (Next::Forward(_), Err(_)) => None,
+        (Next::Refuse(answer, row), origin) => {
+            if let Some(row) = row {
+                note(thread, origin.as_ref().ok(), *row).await;
             }
+            Some(answer)
         }
-        // Whoever has just been let through gets on, however many more are waiting to be read.
-        tokio::task::consume_budget().await;
+        (Next::Forward(question), Ok(origin)) => Some(forward(thread, origin, &question, Way::Datagram).await),
+    }
+}
+
+/// Where an answer goes, and through which socket of the keeper's: this process can send to nobody.
+struct Back {
+    number: u64,
+    port: u16,
+    to: SocketAddr,
+    from: Option<Ipv4Addr>,
+}
+
+impl Back {
+    fn send(self, thread: &Thread, bytes: Vec<u8>) {
+        let Back { number, port, to, from } = self;
+        thread.link.tell(&ToKeeper::DnsAnswer { number, port, to, from, bytes });
     }
 }
 
@@ -114,3 +140,5 @@ pub(super) async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) 
 
 /// Rest after a failed receive, so that the loop does not spin.
 const REST: Duration = Duration::from_millis(20);
+/// Questions of one socket whose asker is being asked for.
+const ASKED: usize = 32;

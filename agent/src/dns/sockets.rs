@@ -63,14 +63,8 @@ pub struct Heard {
     pub to: SocketAddr,
     /// Wall clock, nanoseconds.
     pub received: u64,
-    pub back: Back,
-}
-
-/// Where the answer goes, and the address it must come from.
-#[derive(Debug, Clone, Copy)]
-pub struct Back {
-    pub to: SocketAddr,
-    from: Option<Ipv4Addr>,
+    /// The address that the answer must come from.
+    pub back: Option<Ipv4Addr>,
 }
 
 /// Sockets that no runtime watches yet. They belong to the network namespace in which they were made.
@@ -194,14 +188,19 @@ impl Socket {
                 from: heard.from,
                 to: SocketAddr::new(to, self.local.port()),
                 received: heard.received,
-                back: Back { to: heard.from, from },
+                back: from,
             });
         }
     }
 
     /// Answers a question that arrived here. An answer that cannot be sent is lost, as datagrams are.
-    pub fn answer(&self, bytes: &[u8], back: Back) {
-        let _ = datagram::send(&self.inner, bytes, back.to, back.from);
+    pub fn answer(&self, bytes: &[u8], to: SocketAddr, from: Option<Ipv4Addr>) {
+        let _ = datagram::send(&self.inner, bytes, to, from);
+    }
+
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.local.port()
     }
 }
 
@@ -219,6 +218,22 @@ fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)>
         }
     }
     Err(taken)
+}
+
+/// Answers a question through the socket among `sockets` at this port. What does not go to a workload of this host, or not
+/// from where questions are turned to, is not sent; an answer that cannot be sent is lost, as datagrams are.
+pub fn answer(sockets: &[OwnedFd], port: u16, to: SocketAddr, from: Option<Ipv4Addr>, bytes: &[u8]) {
+    let is_turned = from.is_none_or(|from| u32::from(from) & DNS_NET_MASK == DNS_NET);
+    if !to.ip().is_loopback() || to.is_ipv4() != from.is_some() || !is_turned {
+        return;
+    }
+    let socket = sockets.iter().find(|socket| {
+        let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
+        local.is_some_and(|local| local.port() == port && local.is_ipv4() == to.is_ipv4())
+    });
+    if let Some(socket) = socket {
+        let _ = datagram::send(socket, bytes, to, from);
+    }
 }
 
 /// The asker of a datagram that arrived at a time of the wall clock. Its addresses may have belonged to another socket

@@ -9,11 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
-use weir_core::approval::Question;
 
 use super::Half;
 use crate::app::Agent;
-use crate::desk::Requester;
 use crate::dns::sockets::asker;
 use crate::lane::message::{Call, Reply, Resolver};
 use crate::listen::Origin;
@@ -22,14 +20,10 @@ use crate::upstream::{self, DialError};
 
 pub(super) async fn answer(agent: &Arc<Agent>, half: &Half, call: Call) -> (Reply, Vec<OwnedFd>) {
     match call {
-        Call::Dial { session } => match half.origin(session) {
-            Some(origin) => connected(dial(agent, &origin).await.map_err(io::Error::other)),
-            None => connected(Err(io::Error::other("the session is over"))),
-        },
+        Call::Dial { session } => connected(dial_for(agent, half, session).await),
         Call::Resolver { server, is_stream } => connected(resolver(agent, server, is_stream).await),
-        Call::Ask { question, requester } => {
-            (Reply::Answered(ask(agent, half, *question, *requester).await), Vec::new())
-        }
+        // Heard by itself, so that it can be withdrawn.
+        Call::Ask { .. } => (Reply::Answered(None), Vec::new()),
         Call::Asker { netns, from, to, received } => {
             let found = asker(&agent.fence, netns, from, to, received);
             (Reply::Asker(found.map(Box::new).map_err(|why| why.to_string())), Vec::new())
@@ -47,6 +41,21 @@ fn connected(socket: io::Result<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
     match socket {
         Ok(socket) => (Reply::Connected, vec![socket]),
         Err(fault) => (Reply::NotConnected(fault.to_string()), Vec::new()),
+    }
+}
+
+/// Dials for a session, for as long as it lasts.
+async fn dial_for(agent: &Agent, half: &Half, session: u64) -> io::Result<OwnedFd> {
+    let over = || io::Error::other("the session is over");
+    let (origin, places, mut end) = half.dialled(session).ok_or_else(over)?;
+    let _place = places
+        .try_acquire()
+        .map_err(|_| io::Error::other("the session dials more often than it needs to"))?;
+    tokio::select! {
+        biased;
+        // Nothing is ever sent on it.
+        _ = end.changed() => Err(over()),
+        dialled = dial(agent, &origin) => dialled.map_err(io::Error::other),
     }
 }
 
@@ -116,25 +125,6 @@ fn datagrams(server: SocketAddr) -> io::Result<OwnedFd> {
     socket.connect(server)?;
     socket.set_nonblocking(true)?;
     Ok(socket.into())
-}
-
-/// `None` when the question was withdrawn, or nobody waits for it any more.
-async fn ask(
-    agent: &Agent,
-    half: &Half,
-    question: Question,
-    requester: Requester,
-) -> Option<weir_core::approval::Answer> {
-    let id = question.id.clone();
-    let mut gone = half.gone.subscribe();
-    let answer = agent.desk.ask(question, requester);
-    tokio::select! {
-        answered = answer => answered.ok(),
-        _ = gone.wait_for(|gone| *gone) => {
-            agent.desk.withdraw(&id);
-            None
-        }
-    }
 }
 
 /// A server that does not take a connection within this time does not answer a look-up in time either.

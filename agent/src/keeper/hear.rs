@@ -1,24 +1,30 @@
-//! What the relaying process says, lane by lane. It refuses to go on with one that is not understood.
+//! What the relaying process says, lane by lane. It refuses to go on with one that is not understood, and to wait for
+//! anything: what takes time is answered by a task of its own.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::Semaphore;
+use weir_core::approval::Question;
 
 use super::{Half, answer, lock};
 use crate::app::Agent;
+use crate::desk::Requester;
+use crate::dns::sockets;
 use crate::lane::Lane;
-use crate::lane::message::{ToKeeper, ToRelay};
+use crate::lane::message::{Call, Reply, ToKeeper, ToRelay};
 
-/// Hears one lane until it ends.
+/// Hears one lane until it ends. A process that lost one lane serves no more: the others end with it.
 pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
     let flushing = lane.clone();
     let heard = async {
         loop {
             match lane.receive::<ToKeeper>().await {
-                Ok(Some((note, _))) => hear(&agent, &half, &lane, note).await,
+                Ok(Some((note, _))) => hear(&agent, &half, &lane, note),
                 Ok(None) => return,
                 Err(fault) => {
                     tracing::error!(%fault, "What the relaying process says is not understood: it is ended.");
-                    lane.close();
-                    half.main.close();
                     return;
                 }
             }
@@ -28,31 +34,83 @@ pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
         () = heard => {}
         _ = flushing.flush() => {}
     }
+    lane.close();
+    half.main.close();
 }
 
-async fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
+fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
     match note {
         ToKeeper::Ready(confined) => {
             let _ = half.confined.set(confined);
             half.ready.notify_one();
         }
-        ToKeeper::InForce { commit, sha } => *lock(&half.in_force) = (commit, sha),
+        ToKeeper::InForce { commit, sha } => in_force(agent, half, commit, sha),
         ToKeeper::Ended { session } => drop(half.leave(session)),
         ToKeeper::Look => agent.ledger.look(),
         ToKeeper::Spare => match agent.ledger.intake(half.writer) {
             Ok(file) => half.tell(&half.main, &ToRelay::Intake, vec![file.into()]),
             Err(fault) => tracing::error!(%fault, "There is no further intake for the relaying process."),
         },
+        ToKeeper::DnsAnswer { number, port, to, from, bytes } => {
+            if let Some((_, questions)) = lock(&agent.relays.questions).get(&number) {
+                sockets::answer(questions, port, to, from, &bytes);
+            }
+        }
         ToKeeper::Withdraw { question } => agent.desk.withdraw(&question),
+        ToKeeper::Call { id, call: Call::Ask { question, requester } } => {
+            ask(agent, half, lane, id, *question, *requester);
+        }
         ToKeeper::Call { id, call } => {
+            let places = if matches!(call, Call::Dial { .. }) { &half.dials } else { &half.calls };
+            let Ok(place) = Semaphore::try_acquire_owned(Arc::clone(places)) else {
+                let reply = Reply::NotConnected("too much is asked of the agent at once".into());
+                return half.tell(lane, &ToRelay::Reply { id, reply }, Vec::new());
+            };
             let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
-            // It is never closed.
-            let place = Arc::clone(&half.calls).acquire_owned().await;
             tokio::spawn(async move {
-                let _place = place;
-                let (reply, fds) = answer::answer(&agent, &half, call).await;
+                let (reply, fds): (Reply, Vec<OwnedFd>) = answer::answer(&agent, &half, call).await;
+                drop(place);
                 half.tell(&lane, &ToRelay::Reply { id, reply }, fds);
             });
         }
     }
 }
+
+/// What it says must be what it was sent.
+fn in_force(agent: &Agent, half: &Half, commit: String, sha: String) {
+    let known = agent.policy.load();
+    if (known.commit(), known.sha()) != (commit.as_str(), sha.as_str()) {
+        return;
+    }
+    let before = std::mem::replace(&mut *lock(&half.in_force), (commit, sha));
+    if !before.1.is_empty() && before != *lock(&half.in_force) {
+        agent.record("policy", "a changed policy is in force");
+    }
+}
+
+/// Puts a question at once, so that it can be withdrawn by what is heard next.
+fn ask(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, id: u64, question: Question, requester: Requester) {
+    if half.asked.fetch_add(1, Ordering::Relaxed) >= ASKED {
+        half.asked.fetch_sub(1, Ordering::Relaxed);
+        let reply = Reply::Answered(None);
+        return half.tell(lane, &ToRelay::Reply { id, reply }, Vec::new());
+    }
+    let of = question.id.clone();
+    let answer = agent.desk.ask(question, requester);
+    let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
+    tokio::spawn(async move {
+        let mut gone = half.gone.subscribe();
+        let answered = tokio::select! {
+            answered = answer => answered.ok(),
+            _ = gone.wait_for(|gone| *gone) => {
+                agent.desk.withdraw(&of);
+                None
+            }
+        };
+        half.asked.fetch_sub(1, Ordering::Relaxed);
+        half.tell(&lane, &ToRelay::Reply { id, reply: Reply::Answered(answered) }, Vec::new());
+    });
+}
+
+/// Questions that are open at once.
+const ASKED: usize = 4096;

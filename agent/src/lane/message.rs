@@ -1,11 +1,13 @@
 //! What the halves of the agent say to each other. The keeper believes nothing that the relay says about itself: a session
 //! is dialled where the kernel recorded, a secret is given only if the policy names it, a leaf is signed for one name.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use weir_core::approval::{Answer, Question};
 use weir_core::identity::Identity;
+use weir_core::policy::Zone;
 
 use crate::credential::Stamp;
 use crate::desk::Requester;
@@ -14,7 +16,7 @@ use crate::listen::Origin;
 /// To the relaying process. What has descriptors beside it says so.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum ToRelay {
-    /// First of all; beside it the policy, an intake, the counter, then the lanes of the thread for DNS and of each
+    /// First of all; beside it a [`Beginning`], an intake, the counter, then the lanes of the thread for DNS and of each
     /// relaying thread.
     Begin {
         resolvers: Resolvers,
@@ -75,6 +77,8 @@ pub enum ToKeeper {
     Look,
     /// An empty intake is wanted.
     Spare,
+    /// An answer to a DNS question, from the socket of `number` at this port.
+    DnsAnswer { number: u64, port: u16, to: SocketAddr, from: Option<Ipv4Addr>, bytes: Vec<u8> },
     /// A question is not open any more.
     Withdraw {
         question: String,
@@ -119,11 +123,10 @@ pub enum Request {
         name: String,
         key: Vec<u8>,
     },
-    /// Of a policy in force.
-    Secret {
-        provider: String,
-        name: String,
-    },
+    /// One that a policy in force puts into requests.
+    Secret { provider: String, name: String },
+    /// The password of a login, where the policy allows it in clear text.
+    ClearText { provider: String, name: String },
     /// The `ca` file of a policy in force.
     Authority {
         path: String,
@@ -212,4 +215,14 @@ pub struct Sources {
     pub commit: String,
     /// Name below the folder, text.
     pub files: Vec<(String, String)>,
+    /// Time zones that they name, from this host's database.
+    pub zones: BTreeMap<String, Zone>,
+}
+
+/// What the relaying process begins with, beside [`ToRelay::Begin`].
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The configuration as the keeper read it.
+    pub config: String,
+    pub sources: Sources,
 }

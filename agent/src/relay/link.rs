@@ -226,7 +226,11 @@ struct KeptExchange<'a> {
 
 impl Prover for KeptPassword<'_> {
     fn clear_text(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        self.counter.secret(self.name)
+        let SecretName { provider, name } = self.name.clone();
+        match self.counter.ask(&Request::ClearText { provider, name })? {
+            (Given::Secret(value), _) => Ok(Zeroizing::new(value)),
+            _ => Err(UNEXPECTED.into()),
+        }
     }
 
     fn md5(&self, user: &str, salt: [u8; 4]) -> Result<Zeroizing<Vec<u8>>, String> {

@@ -2,6 +2,7 @@
 //! told by the keeper whom it serves, and asks it for what needs power. It refuses to serve before it has given up its own.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::credential::mask_key;
 use crate::dns::Dns;
-use crate::lane::message::{Sources, ToKeeper, ToRelay};
+use crate::lane::message::{Beginning, Confined, Sources, ToKeeper, ToRelay};
 use crate::lane::{self, Lane};
 use crate::ledger::{Appending, Intake, Want};
 use crate::privilege::confine;
@@ -47,6 +48,8 @@ pub(crate) struct Relay {
     pub(crate) catalogs: Catalogs,
     /// Rung when a connection or a question has ended.
     pub(crate) left: Notify,
+    /// Rung when a thread has ended that should not have.
+    pub(super) failed: Notify,
     /// Connections being served now.
     pub(crate) connections: std::sync::atomic::AtomicU64,
     surroundings: Surroundings,
@@ -65,22 +68,24 @@ pub(crate) struct Thread {
 ///
 /// # Errors
 /// Whatever keeps it from serving; the keeper starts another one, or gives up.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(path: &Path) -> anyhow::Result<()> {
     let main = std::io::stdin().as_fd().try_clone_to_owned().context("the lane to the keeper")?;
     // Everything that needs root's eyes is read before the powers are given up; no thread runs yet.
     let begin = lane::receive_now::<ToRelay>(&main).context("the keeper's first message")?;
     let Some((ToRelay::Begin { resolvers }, fds)) = begin else { bail!("the keeper did not begin") };
     let mut fds = fds.into_iter();
     let mut next = || fds.next().context("the keeper's first message lacks descriptors");
-    let (policy, intake, counter, dns) = (next()?, next()?, next()?, next()?);
+    let (beginning, intake, counter, dns) = (next()?, next()?, next()?, next()?);
     let lanes: Vec<OwnedFd> = fds.collect();
-    let surroundings = bundle::surroundings(config);
-    let policy = compile(policy, &surroundings)?;
+    let Beginning { config, sources } = lane::unsealed(beginning)?;
+    let config = Config::parse(path, config)?;
+    let surroundings = bundle::surroundings(&config);
+    let policy = compile(&sources, &surroundings)?;
     let ours = CaFacts::read(&config.tls.dir)?.der.into();
     let counter = Arc::new(Counter::new(counter));
     let trust = Trust::system(Some(&ours)).reading_by(Arc::clone(&counter));
     let mask_key = mask_key(&config.tls.dir).context("the key of hash and token masks")?;
-    let workloads = Workloads::new(config)?;
+    let workloads = Workloads::new(&config)?;
     let leaves = Leaves::signed_by_keeper(Arc::clone(&counter))?;
     // The runtime makes a pair of sockets for signals, once.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -110,45 +115,44 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         mask_key,
         catalogs: Catalogs::default(),
         left: Notify::new(),
+        failed: Notify::new(),
         connections: 0.into(),
         surroundings,
     });
     thread::start(&relay, dns, lanes)?;
-    runtime.block_on(relay.serve(&main, confined));
+    let ended = runtime.block_on(relay.serve(&main, confined));
     // What lags is written; connections that are still open end with the process.
     relay.ledger.flush();
-    Ok(())
+    ended
 }
 
 impl Relay {
     /// Follows the keeper's orders; returns when it is time to end.
-    async fn serve(self: &Arc<Self>, main: &Arc<Link>, confined: crate::lane::message::Confined) {
+    ///
+    /// # Errors
+    /// It cannot go on; the keeper starts another.
+    async fn serve(self: &Arc<Self>, main: &Arc<Link>, confined: Confined) -> anyhow::Result<()> {
         main.tell(&ToKeeper::Ready(confined));
         self.say_in_force(main);
         let mut finishing = false;
         loop {
             let received = tokio::select! {
                 received = main.receive() => received,
-                () = self.idle(), if finishing => return,
+                () = self.idle(), if finishing => return Ok(()),
+                () = self.failed.notified() => bail!("a thread of the relaying process has ended"),
                 fault = main.flush() => Err(fault),
             };
-            let (order, mut fds) = match received {
-                Ok(Some(order)) => order,
-                Ok(None) => return,
-                Err(fault) => {
-                    tracing::error!(%fault, "The relaying process lost its keeper.");
-                    return;
-                }
+            let Some((order, mut fds)) = received.context("the relaying process lost its keeper")? else {
+                return Ok(());
             };
             match (order, fds.pop()) {
-                (ToRelay::Policy, Some(file)) => match compile(file, &self.surroundings) {
-                    Ok(policy) => {
-                        self.policy.store(Arc::new(policy));
-                        self.policy_swapped.notify_waiters();
-                        self.say_in_force(main);
-                    }
-                    Err(fault) => tracing::error!("The changed policy is not in force: {fault:#}"),
-                },
+                (ToRelay::Policy, Some(file)) => {
+                    // One that the keeper could compile and this process cannot ends it: the old one must not go on.
+                    let policy = compile(&lane::unsealed(file)?, &self.surroundings)?;
+                    self.policy.store(Arc::new(policy));
+                    self.policy_swapped.notify_waiters();
+                    self.say_in_force(main);
+                }
                 (ToRelay::Resolvers(resolvers), _) => self.dns.ask(resolvers),
                 (ToRelay::Ledger(fault), _) => self.ledger.fault(fault),
                 (ToRelay::Intake, Some(file)) => self.ledger.spare(file.into()),
@@ -204,9 +208,8 @@ impl Relay {
     }
 }
 
-fn compile(file: OwnedFd, surroundings: &Surroundings) -> anyhow::Result<Policy> {
-    let sources: Sources = lane::unsealed(file)?;
-    bundle::compile(&sources, surroundings, Vec::new()).map_err(|problems| {
+fn compile(sources: &Sources, surroundings: &Surroundings) -> anyhow::Result<Policy> {
+    bundle::compile(sources, surroundings, Vec::new()).map_err(|problems| {
         let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{}", lines.join("\n"))
     })

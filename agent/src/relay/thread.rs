@@ -53,6 +53,8 @@ fn run<F: Future<Output = ()>>(
     lane: OwnedFd,
     serve: impl FnOnce(Arc<Thread>, Lane) -> F,
 ) {
+    // However it ends: with the keeper, or before its time.
+    let _ends = Ends(Arc::clone(relay));
     let ledger = Arc::clone(relay);
     // Outcomes that lag are on their way before the thread sleeps: one write for all that one turn has brought.
     let parking = move || ledger.ledger.flush();
@@ -80,6 +82,15 @@ fn run<F: Future<Output = ()>>(
     });
 }
 
+/// Tells that a thread has ended, also when it panicked.
+struct Ends(Arc<Relay>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.failed.notify_one();
+    }
+}
+
 /// Serves the connections that arrive on a lane.
 async fn connections(thread: &Arc<Thread>, lane: &Lane) {
     let grammar = Rc::new(PgGrammar::on_large_stack());
@@ -98,6 +109,8 @@ async fn connections(thread: &Arc<Thread>, lane: &Lane) {
                     drop(departure);
                 });
             }
+            // This process has no room for its descriptor.
+            (ToRelay::Arrival { session, .. }, None) => thread.link.tell(&ToKeeper::Ended { session }),
             (ToRelay::Revoke { session, reason }, _) => {
                 let end = open.borrow_mut().remove(&session);
                 // One that ends by itself this moment needs no telling.
@@ -135,7 +148,10 @@ impl Arrived {
         let identity = Arc::new(self.identity);
         let mut destination = Destination::new(self.origin.destination);
         if destination.port() == weir_ebpf::DNS_PORT {
-            dns::stream::serve(&thread, &self.origin, &identity, stream).await;
+            tokio::select! {
+                () = dns::stream::serve(&thread, &self.origin, &identity, stream) => {}
+                Ok(_) = revoked => {}
+            }
             return;
         }
         // The policies' own names last: of names with the same evidence the last one is the best.

@@ -484,7 +484,7 @@ async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload
             },
             Err(why) => format!("no origin: {why}"),
         };
-        socket.answer(said.as_bytes(), heard.back);
+        socket.answer(said.as_bytes(), heard.from, heard.back);
         // The heart beats on this thread, too, and a slow machine with a flood of questions would leave it no turn.
         tokio::task::yield_now().await;
     }

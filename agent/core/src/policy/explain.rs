@@ -131,7 +131,7 @@ fn place(inject: &super::Inject) -> String {
         super::Inject::Header { name, secret, .. } => {
             format!("header {name} from {}#{}", secret.provider, secret.name)
         }
-        super::Inject::Login { user, password } => {
+        super::Inject::Login { user, password, .. } => {
             format!("login {user} from {}#{}", password.provider, password.name)
         }
     }

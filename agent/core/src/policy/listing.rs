@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use super::{Inject, Policy, SecretName, condition, host, rule};
+use super::{Inject, Policy, condition, host, rule};
 
 /// One rule as it was understood, for listings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,17 +64,14 @@ impl Policy {
         names
     }
 
-    /// Every secret that a target or a rule puts in.
-    pub fn secrets(&self) -> impl Iterator<Item = &SecretName> {
+    /// Every credential that a target or a rule puts in.
+    pub fn injects(&self) -> impl Iterator<Item = &Inject> {
         let by_files = self.files.iter().flat_map(|file| file.injects.iter().map(|one| &one.inject));
         let by_rules = self.rules.iter().flat_map(|rule| match &rule.then {
             rule::Then::Inject(injects) => injects.as_slice(),
             _ => &[],
         });
-        by_files.chain(by_rules).map(|inject| match &**inject {
-            Inject::Header { secret, .. } => secret,
-            Inject::Login { password, .. } => password,
-        })
+        by_files.chain(by_rules).map(|inject| &**inject)
     }
 
     /// Every file of roots that a target names (`tls.ca`).

@@ -153,6 +153,7 @@ pub(super) fn credential(
     lexicon: &Lexicon<'_>,
 ) -> Option<Inject> {
     let fields = reader.map(node, &INJECT_KEYS);
+    let clear_text = fields.iter().find(|(key, ..)| *key == "clear_text").map(|(.., node)| *node);
     let mut field = |name: &str| {
         let node = fields.iter().find(|(key, ..)| *key == name).map(|(.., node)| *node)?;
         reader.text(node, name).map(|text| (node.line, text))
@@ -181,7 +182,8 @@ pub(super) fn credential(
             if !prefix.is_empty() {
                 reader.problem(password_line, "password is one secret, `provider#name`, and nothing else");
             }
-            Some(Inject::Login { user: user.into(), password: secret })
+            let clear_text = clear_text.and_then(|node| reader.boolean(node, "clear_text")).unwrap_or(false);
+            Some(Inject::Login { user: user.into(), password: secret, clear_text })
         }
         (None, None, None, None) if fields.is_empty() => None,
         _ => {
@@ -299,7 +301,7 @@ const TLS_KEYS: Keys = Keys { of: "tls", known: &["engine", "mode", "ca", "name"
 
 const INJECT_KEYS: Keys = Keys {
     of: "inject",
-    known: &["host", "header", "value", "user", "password"],
+    known: &["host", "header", "value", "user", "password", "clear_text"],
     unbuilt: &[("impersonate", ""), ("tls", "write the file's own `tls: {mode: verify}`")],
 };
 

@@ -122,7 +122,7 @@ impl Conversation {
             }
         }
         match self.opening.login.as_deref() {
-            Some(Inject::Login { user, password }) => {
+            Some(Inject::Login { user, password, .. }) => {
                 turn.out.login = Some(Login {
                     user: user.clone(),
                     password: password.clone(),

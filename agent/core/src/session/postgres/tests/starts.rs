@@ -55,6 +55,7 @@ fn an_injected_login_shows_the_client_a_login_of_its_own() {
     let inject = Inject::Login {
         user: "rw".into(),
         password: SecretName { provider: "kv".into(), name: "pw".into() },
+        clear_text: false,
     };
     let mut rig = Rig::with(Words::default(), Some(Arc::new(inject)));
     rig.client(&startup_version(196_610, &[("user", "ann"), ("application_name", "x"), ("_pq_.y", "1")]));
