@@ -271,14 +271,19 @@ impl Agent {
         })
     }
 
-    /// Tells the relaying process when records cannot be moved on, and when they can again.
+    /// Tells the relaying process when records cannot be moved on, and when they can again; ends one that forges them.
     async fn keep_ledger(&self) {
-        let Some(mut faults) = self.ledger.faults() else { return std::future::pending().await };
+        let (Some(mut faults), Some(mut forgers)) = (self.ledger.faults(), self.ledger.forgers()) else {
+            return std::future::pending().await;
+        };
         loop {
-            let fault = faults.borrow_and_update().clone();
-            self.relays.tell(&ToRelay::Ledger(fault));
-            if faults.changed().await.is_err() {
-                return std::future::pending().await;
+            tokio::select! {
+                Ok(()) = faults.changed() => {
+                    let fault = faults.borrow_and_update().clone();
+                    self.relays.tell(&ToRelay::Ledger(fault));
+                }
+                Ok(()) = forgers.changed() => self.relays.give_up(*forgers.borrow_and_update()),
+                else => return std::future::pending().await,
             }
         }
     }

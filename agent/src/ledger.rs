@@ -210,6 +210,12 @@ impl Ledger {
         }
     }
 
+    /// The newest writer that left what is no record of its own, whenever that changes.
+    #[must_use]
+    pub fn forgers(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        self.drain.as_ref().map(drain::Drain::forgers)
+    }
+
     /// Why records of writers cannot be moved on, whenever that changes.
     #[must_use]
     pub fn faults(&self) -> Option<tokio::sync::watch::Receiver<Option<String>>> {

@@ -193,3 +193,43 @@ fn a_relaying_process_that_ends_again_and_again_closes_the_fence() {
     direct.read_to_string(&mut answer).unwrap();
     assert!(answer.contains("200 OK"), "unlabelled it goes on: {answer}");
 }
+
+#[test]
+fn a_question_goes_with_whoever_asked_it() {
+    let lab = Lab::new("withdrawn").unwrap();
+    let web = Web::start(&lab).unwrap();
+    let policy = format!(
+        "policy: web
+target: {{protocol: http, host: \"127.0.0.1:{}\"}}
+mode: enforce
+default: deny
+rules:
+  - {{name: reads, match: {{http: {{method: [GET]}}}}, then: allow}}
+  - {{name: held, match: {{http: {{path: [/held]}}}}, then: {{approve: {{by: [\"group:dba\"], within: 2m}}}}}}
+",
+        web.port
+    );
+    let agent = Agent::start(&lab, &Setup::default().policy("web.yaml", &policy)).unwrap();
+    let left = agent.run(&["python3", "-c", LEAVE, &web.port.to_string(), "100"]).unwrap();
+    assert_eq!(left.out.trim(), "100", "{left:?}");
+    let held = "SELECT count(*) AS n FROM audit WHERE kind = 'approval'";
+    until("all of them were held", || {
+        agent.audit(held).is_ok_and(|rows| rows[0]["n"].as_u64().is_some_and(|held| held >= 90))
+    })
+    .unwrap();
+    until("nobody is asked any more", || {
+        agent.weir(&["approvals", "list", "--json"]).unwrap().out.is_empty()
+    })
+    .unwrap();
+}
+
+/// Asks for what is held, and goes away without waiting.
+const LEAVE: &str = "
+import socket, sys
+left = 0
+for n in range(int(sys.argv[2])):
+    with socket.create_connection(('127.0.0.1', int(sys.argv[1]))) as s:
+        s.sendall(b'GET /held HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n')
+    left += 1
+print(left)
+";

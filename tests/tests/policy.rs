@@ -35,6 +35,19 @@ fn a_change_is_in_force_at_once_and_a_broken_one_never() {
     assert!(status().out.contains("shop.yaml:"), "{:?}", status());
     assert!(count(&agent, &postgres).err.contains("ERROR"), "the last good policy stays in force");
 
+    // A zone that no policy named before: what judges cannot read the host's database of zones any more.
+    let hours = "when: {days: [mon, tue, wed, thu, fri, sat, sun], tz: Asia/Kathmandu}, ";
+    let always = shop
+        .replace("match: {who: [\"workload:app\"], ", &format!("match: {{{hours}who: [\"workload:app\"], "));
+    assert_ne!(always, shop);
+    std::fs::write(agent.policies.join("shop.yaml"), &always).unwrap();
+    until("the policy with hours is in force", || count(&agent, &postgres).out.trim() == "30").unwrap();
+    let relay = || agent.audit("SELECT reason FROM audit WHERE method = 'relay'").unwrap();
+    assert!(relay().is_empty(), "{:?}", relay());
+    let rows = agent.audit("SELECT reason FROM audit WHERE method = 'policy' ORDER BY seq").unwrap();
+    let words: Vec<&str> = rows.iter().filter_map(|row| row["reason"].as_str()).collect();
+    assert_eq!(words.iter().filter(|words| words.contains("is in force")).count(), 2, "{words:?}");
+
     std::fs::write(agent.policies.join("shop.yaml"), &shop).unwrap();
     until("the first policy is back", || count(&agent, &postgres).out.trim() == "30").unwrap();
     assert_eq!(status().code, 0);

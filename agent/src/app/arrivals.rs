@@ -13,15 +13,18 @@ use crate::clock;
 use crate::keeper::Leaving;
 use crate::listen::{Listeners, NoOrigin, Origin, reset_on_drop};
 
-/// Descriptors kept for lanes, the intake and DNS.
+/// Descriptors that the relaying process keeps for lanes, the intake and the first network namespaces' DNS.
 const RESERVED_DESCRIPTORS: u64 = 256;
+/// And for questions that wait and further namespaces, where there are many: one in so many.
+const RESERVED_SHARE: u64 = 16;
 /// A relayed connection holds two sockets.
 const DESCRIPTORS_EACH: u64 = 2;
 
 /// Accepts connections for ever; returns only when the listening socket fails.
 pub(crate) async fn accept(agent: &Arc<Agent>, listeners: &Listeners) -> io::Error {
     let descriptors = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(1024);
-    let most = descriptors.saturating_sub(RESERVED_DESCRIPTORS) / DESCRIPTORS_EACH;
+    let reserved = RESERVED_DESCRIPTORS + descriptors / RESERVED_SHARE;
+    let most = descriptors.saturating_sub(reserved) / DESCRIPTORS_EACH;
     loop {
         match listeners.accept(&agent.fence).await {
             Ok((stream, Ok(origin))) => {

@@ -107,7 +107,9 @@ async fn answer(thread: &Arc<Thread>, origin: &Result<Origin, String>, question:
             }
             Some(answer)
         }
-        (Next::Forward(question), Ok(origin)) => Some(forward(thread, origin, &question, Way::Datagram).await),
+        (Next::Forward(question), Ok(origin)) => {
+            Some(forward(thread, origin, &question, Way::Datagram).await)
+        }
     }
 }
 

@@ -78,7 +78,13 @@ pub enum ToKeeper {
     /// An empty intake is wanted.
     Spare,
     /// An answer to a DNS question, from the socket of `number` at this port.
-    DnsAnswer { number: u64, port: u16, to: SocketAddr, from: Option<Ipv4Addr>, bytes: Vec<u8> },
+    DnsAnswer {
+        number: u64,
+        port: u16,
+        to: SocketAddr,
+        from: Option<Ipv4Addr>,
+        bytes: Vec<u8>,
+    },
     /// A question is not open any more.
     Withdraw {
         question: String,
@@ -124,9 +130,15 @@ pub enum Request {
         key: Vec<u8>,
     },
     /// One that a policy in force puts into requests.
-    Secret { provider: String, name: String },
+    Secret {
+        provider: String,
+        name: String,
+    },
     /// The password of a login, where the policy allows it in clear text.
-    ClearText { provider: String, name: String },
+    ClearText {
+        provider: String,
+        name: String,
+    },
     /// The `ca` file of a policy in force.
     Authority {
         path: String,

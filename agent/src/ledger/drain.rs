@@ -11,7 +11,7 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weir_core::audit::Durability;
+use weir_core::audit::{Durability, Kind, Record, verify};
 
 use super::intake::{FRAME_HEAD, Front, PAUSE, front};
 use super::journal::{Header, read_at_most};
@@ -35,6 +35,8 @@ struct Shared {
     stop: AtomicBool,
     /// Why records are not moved on.
     fault: watch::Sender<Option<String>>,
+    /// The newest writer that left what is no record of its own; 0 for none.
+    forged: watch::Sender<u64>,
 }
 
 /// One file that may still hold records, oldest first.
@@ -67,6 +69,7 @@ impl Drain {
             thread: OnceLock::new(),
             stop: AtomicBool::new(false),
             fault: watch::Sender::new(None),
+            forged: watch::Sender::new(0),
         });
         let of = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("ledger-drain".into()).spawn(move || of.run())?;
@@ -91,6 +94,7 @@ impl Drain {
             let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
             file.write_all_at(&header, 0)?;
             set_drained(&path, header.len() as u64)?;
+            File::open(drained_path(&path))?.sync_all()?;
             File::open(&shared.dir)?.sync_all()
         };
         made().inspect_err(|_| {
@@ -126,6 +130,10 @@ impl Drain {
         if let Some(thread) = self.shared.thread.get() {
             thread.unpark();
         }
+    }
+
+    pub(super) fn forgers(&self) -> watch::Receiver<u64> {
+        self.shared.forged.subscribe()
     }
 
     pub(super) fn faults(&self) -> watch::Receiver<Option<String>> {
@@ -200,7 +208,7 @@ impl Shared {
 
     /// Gives the records of one file to the journal. Returns whether there were any.
     fn one(&self, at: usize) -> Result<bool, String> {
-        let (file, path, mut offset, ended, damaged) = {
+        let (file, path, mut offset, ended, damaged, writer) = {
             let open = self.lock();
             let Some(one) = open.get(at) else { return Ok(false) };
             // A writer that has begun another file has left this one.
@@ -208,17 +216,35 @@ impl Shared {
                 .iter()
                 .skip(at + 1)
                 .any(|later| later.writer == one.writer && (later.offset > later.header || later.has_more()));
-            (Arc::clone(&one.file), one.path.clone(), one.offset, one.is_closed || left, one.damaged)
+            (
+                Arc::clone(&one.file),
+                one.path.clone(),
+                one.offset,
+                one.is_closed || left,
+                one.damaged,
+                one.writer,
+            )
         };
         let batch = read(&file, offset).map_err(|fault| format!("{}: {fault}", path.display()))?;
         let (mut is_strict, mut fault) = (false, None);
+        let mut forged = false;
         for frame in &batch.frames {
+            if !is_the_relays(&frame.raw) {
+                forged = true;
+                break;
+            }
             if let Appending::Refused(why) = self.ledger.append_raw(&frame.raw, true, Durability::Fast) {
                 fault = Some(why);
                 break;
             }
             offset += (FRAME_HEAD + frame.raw.len()) as u64;
             is_strict |= frame.strict;
+        }
+        if forged {
+            // Nothing after it is believed, and nobody who writes such things goes on.
+            self.set_aside(&path, offset)?;
+            self.forged.send_replace(writer);
+            offset = file.metadata().map_or(offset, |facts| facts.len());
         }
         let is_over = batch.frames.is_empty() && ended;
         let since = damaged.unwrap_or_else(Instant::now);
@@ -276,6 +302,13 @@ impl Shared {
             Appending::Done(_) | Appending::Waiting(_) => Ok(()),
         }
     }
+}
+
+/// Whether these bytes are a record, and of a kind that the relaying process writes: it has no say about the agent, but
+/// for its own losses.
+pub(super) fn is_the_relays(raw: &[u8]) -> bool {
+    let Ok(record) = serde_json::from_slice::<Record>(raw) else { return false };
+    record.kind != Kind::Admin || record.effects == [verify::LEDGER]
 }
 
 /// A record as it lies in an intake.

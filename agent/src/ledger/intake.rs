@@ -50,6 +50,8 @@ struct State {
     bytes: u64,
     /// The next file; it was made while there was room for it.
     spare: Option<File>,
+    /// When it was asked for.
+    asked: Option<Instant>,
     /// A frame was written in part, or a sync failed: nothing more goes into this file.
     is_spoilt: bool,
     /// Frames that wait for company: outcomes.
@@ -81,6 +83,7 @@ impl Intake {
             file: Arc::new(file),
             bytes: 0,
             spare: None,
+            asked: Some(Instant::now()),
             is_spoilt: false,
             unwritten: Vec::with_capacity(LAG_BYTES),
             seq: 0,
@@ -126,10 +129,11 @@ impl Intake {
 
     /// As [`super::Ledger::flush`].
     pub fn flush(&self) {
-        if let Ok(mut state) = self.shared.state.lock()
-            && state.flush().is_ok()
-        {
-            self.tell(&mut state);
+        if let Ok(mut state) = self.shared.state.lock() {
+            let waited = !state.unwritten.is_empty();
+            if state.flush().is_ok() && waited {
+                self.tell(&mut state);
+            }
         }
     }
 
@@ -138,9 +142,7 @@ impl Intake {
             return Appending::Refused("the ledger failed in another thread".into());
         };
         if let Err(reason) = state.append(raw, lags, durability == Durability::Strict) {
-            if state.is_spoilt && state.spare.is_none() {
-                (self.shared.want)(Want::Spare);
-            }
+            self.want_spare(&mut state);
             return Appending::Refused(reason);
         }
         let seq = state.seq;
@@ -165,7 +167,14 @@ impl Intake {
             (self.shared.want)(Want::Look);
         }
         state.wrote = now;
-        if state.spare.is_none() && state.bytes > INTAKE_BYTES / 2 && state.bytes < INTAKE_BYTES {
+        self.want_spare(state);
+    }
+
+    /// Asks for the next file, now and then until there is one.
+    fn want_spare(&self, state: &mut State) {
+        let is_needed = state.spare.is_none() && (state.is_spoilt || state.bytes > INTAKE_BYTES / 2);
+        if is_needed && state.asked.is_none_or(|asked| asked.elapsed() > PAUSE) {
+            state.asked = Some(Instant::now());
             (self.shared.want)(Want::Spare);
         }
     }
@@ -235,8 +244,12 @@ impl State {
         let mut written = 0;
         let fault = loop {
             match (&*self.file).write(self.unwritten.get(written..).unwrap_or_default()) {
-                Ok(0) => break None,
-                Ok(count) => written += count,
+                Ok(count) => {
+                    written += count;
+                    if count == 0 || written == self.unwritten.len() {
+                        break None;
+                    }
+                }
                 Err(fault) if fault.kind() == io::ErrorKind::Interrupted => {}
                 Err(fault) => break Some(fault),
             }

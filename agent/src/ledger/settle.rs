@@ -1,6 +1,7 @@
 //! After a stop of any kind: what the journal still holds goes to the store, and what is torn is set aside.
 //! It refuses to drop bytes: whatever does not continue the chain is kept in a file and named in the trail.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 
 use weir_core::audit::chain::{self, Head};
@@ -69,21 +70,27 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     let got = journal::read_at_most(&file, &mut front, 0).map_err(file_fault)?;
     let header = front.get(..got).and_then(journal::Header::parse);
     let mut offset = match (drain::drained(path), &header) {
-        (Ok(offset), Some(_)) => offset,
-        (Err(_), Some((_, length))) => *length as u64,
+        // After a power cut it may say less than was so: what was moved since is known by its bytes.
+        (moved, Some((_, length))) => moved.unwrap_or(0).max(*length as u64),
         (_, None) => 0,
     };
     if let Some((header, _)) = &header {
-        let known = store.newest_raws(MAYBE_TWICE).map_err(store_fault)?;
-        loop {
+        let hashes = RandomState::new();
+        let known = store.newest_raws(MAYBE_TWICE, &hashes).map_err(store_fault)?;
+        let mut sound = true;
+        while sound {
             let batch = drain::read(&file, offset).map_err(file_fault)?;
             if batch.frames.is_empty() {
                 break;
             }
             let group = store.begin().map_err(store_fault)?;
             for frame in &batch.frames {
+                if !drain::is_the_relays(&frame.raw) {
+                    sound = false;
+                    break;
+                }
                 offset += (FRAME_HEAD + frame.raw.len()) as u64;
-                if known.contains(&frame.raw) {
+                if known.contains(&hashes.hash_one(&frame.raw)) {
                     continue;
                 }
                 let head = &mut settled.head;
@@ -109,8 +116,9 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     Ok(())
 }
 
-/// A record that was given to the journal and not yet written down as such is among so many of the newest.
-const MAYBE_TWICE: u64 = 8192;
+/// A record that was given to the journal and not written down as such is among so many of the newest: more than an
+/// intake holds.
+const MAYBE_TWICE: u64 = 65_536;
 
 enum Sound {
     Whole,

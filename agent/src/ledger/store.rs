@@ -2,6 +2,7 @@
 //! It refuses to compute what it keeps: columns are views into the bytes that were hashed.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -152,11 +153,11 @@ impl Store {
         self.head().map(|head| head.seq)
     }
 
-    /// What the newest `count` records say.
-    pub(super) fn newest_raws(&self, count: u64) -> rusqlite::Result<HashSet<Vec<u8>>> {
+    /// Hashes of what the newest `count` records say.
+    pub(super) fn newest_raws(&self, count: u64, hashes: &RandomState) -> rusqlite::Result<HashSet<u64>> {
         let mut query = self.db.prepare_cached("SELECT raw FROM record ORDER BY seq DESC LIMIT ?1")?;
         let raws = query.query_map([count], |row| row.get::<_, String>(0))?;
-        raws.map(|raw| raw.map(String::into_bytes)).collect()
+        raws.map(|raw| raw.map(|raw| hashes.hash_one(raw.into_bytes()))).collect()
     }
 
     /// Bytes of the file, free pages included.

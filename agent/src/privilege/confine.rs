@@ -58,6 +58,8 @@ pub fn for_good() -> anyhow::Result<Confined> {
     if getppid() != keeper || keeper == Some(Pid::INIT) && !is_init_our_keeper() {
         anyhow::bail!("the keeper has ended meanwhile");
     }
+    // Killed before the keeper when memory runs out: it is replaced. Nobody has to be able to lower it again.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     let landlock = no_files_no_ports()?;
     let left = capabilities(None)?;
     let left = left.effective | left.permitted | left.inheritable;
@@ -132,19 +134,17 @@ const CALLS: &[(i64, &str)] = &[
     (libc::SYS_readv, "connections"),
     (libc::SYS_writev, "connections: several buffers with one call"),
     (libc::SYS_recvfrom, "connections"),
-    (libc::SYS_sendto, "connections"),
+    (libc::SYS_sendto, "connections and lanes (only to where the socket is connected)"),
     (libc::SYS_recvmsg, "lanes with their descriptors, DNS questions with their addresses"),
-    (libc::SYS_sendmsg, "lanes, DNS answers"),
     (libc::SYS_shutdown, "half-close"),
     (libc::SYS_getsockopt, "errors of connections; the network namespace of DNS sockets"),
-    (libc::SYS_setsockopt, "TCP_NODELAY, and whether closing is a reset"),
+    (libc::SYS_setsockopt, "whether writing is delayed, and whether closing is a reset (only these)"),
     (libc::SYS_getsockname, "addresses of DNS sockets"),
     (libc::SYS_getpeername, "addresses of connections"),
     (libc::SYS_close, "what has ended"),
     (libc::SYS_fcntl, "descriptors that come by a lane (only reading flags, duplicating, closing at exec)"),
     (libc::SYS_ioctl, "descriptors that come by a lane (only making them not block)"),
     (libc::SYS_fstat, "how long a sealed file is"),
-    (libc::SYS_statx, "the same, as the standard library asks it"),
     (libc::SYS_pread64, "sealed files: policies"),
     (libc::SYS_fdatasync, "strict records"),
     // Waiting.
@@ -188,13 +188,15 @@ const CALLS: &[(i64, &str)] = &[
     (libc::SYS_tgkill, "an abort's way"),
     (libc::SYS_exit, "a thread's end"),
     (libc::SYS_exit_group, "the process's end"),
-    // Libraries look for files now and then and do without: EACCES, not the end.
+    // Libraries look for files now and then and do without: an error, not the end.
     (libc::SYS_openat, "EACCES"),
     (libc::SYS_readlink, "EACCES"),
+    (libc::SYS_getcwd, "EACCES: a panic's words name files below it"),
+    (libc::SYS_statx, "ENOSYS, so that the standard library takes fstat, which knows no paths"),
 ];
 
 /// Those that are answered with an error instead.
-const REFUSED: &[i64] = &[libc::SYS_openat, libc::SYS_readlink];
+const REFUSED: &[i64] = &[libc::SYS_openat, libc::SYS_readlink, libc::SYS_getcwd];
 
 fn few_calls() -> anyhow::Result<()> {
     let mut rules: Vec<(i64, Vec<SeccompRule>)> = CALLS.iter().map(|(call, _)| (*call, Vec::new())).collect();
@@ -206,7 +208,7 @@ fn few_calls() -> anyhow::Result<()> {
     let refused = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
     let refused = filter(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES.unsigned_abs()))?;
     let unknown = filter(
-        vec![(libc::SYS_clone3, Vec::new())],
+        vec![(libc::SYS_clone3, Vec::new()), (libc::SYS_statx, Vec::new())],
         SeccompAction::Allow,
         SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
     )?;
@@ -237,10 +239,26 @@ fn narrowed() -> anyhow::Result<Vec<(i64, Vec<SeccompRule>)>> {
         values.iter().map(|value| one(argument, SeccompCmpOp::Eq, value.unsigned_abs().into())).collect()
     };
     let threads = libc::CLONE_THREAD as u64;
+    // A pointer is compared whole: an address of which half is zero is one.
+    let nowhere_else = SeccompRule::new(vec![
+        SeccompCondition::new(4, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)?,
+        SeccompCondition::new(5, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, 0)?,
+    ])?;
+    let option = |level: i32, name: i32| -> anyhow::Result<SeccompRule> {
+        let equal = |argument: u8, value: i32| {
+            let value = value.unsigned_abs().into();
+            SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value)
+        };
+        Ok(SeccompRule::new(vec![equal(1, level)?, equal(2, name)?])?)
+    };
+    let options =
+        vec![option(libc::SOL_SOCKET, libc::SO_LINGER)?, option(libc::IPPROTO_TCP, libc::TCP_NODELAY)?];
     Ok(vec![
         (libc::SYS_mmap, vec![not_executable()?]),
         (libc::SYS_mprotect, vec![not_executable()?]),
         (libc::SYS_clone, vec![one(0, SeccompCmpOp::MaskedEq(threads), threads)?]),
+        (libc::SYS_sendto, vec![nowhere_else]),
+        (libc::SYS_setsockopt, options),
         (libc::SYS_prctl, among(0, &[libc::PR_SET_NAME, PR_SET_VMA, PR_GET_AUXV])?),
         (libc::SYS_ioctl, among(1, &[libc::FIONBIO as i32])?),
         // Not F_SETFL: the intake stays one that can only be appended to.
@@ -306,7 +324,15 @@ mod tests {
         ("cut a file", || unsafe { libc::ftruncate(1, 0) } == 0),
         // SAFETY: it only sets flags of a descriptor.
         ("write elsewhere in a file", || unsafe { libc::fcntl(1, libc::F_SETFL, 0) } == 0),
+        ("look at a file", || std::fs::metadata("/etc/hostname").is_ok()),
         ("open a file", || std::fs::File::open("/etc/hostname").is_ok()),
+        ("send elsewhere", || {
+            // SAFETY: an all-zero address is a valid one.
+            let to: libc::sockaddr_in = unsafe { std::mem::zeroed() };
+            let size = size_of_val(&to) as libc::socklen_t;
+            // SAFETY: the address is as long as is said.
+            unsafe { libc::sendto(1, (&raw const to).cast(), 1, 0, (&raw const to).cast(), size) >= 0 }
+        }),
         ("send a signal", || rustix::process::kill_process(Pid::INIT, Signal::CONT).is_ok()),
     ];
 

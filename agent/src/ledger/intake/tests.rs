@@ -150,6 +150,40 @@ fn what_is_torn_is_set_aside_and_named() {
 }
 
 #[test]
+fn what_is_no_record_of_the_writers_is_not_taken_and_the_writer_is_told_of() {
+    for forged in [
+        &[0xff, 0xff][..],
+        b"{}x",
+        b"{\"ts\":1,\"kind\":\"verdict\",\"uid\":0,\"decision\":\"allowed\",\"durability\":\"fast\",\"no_field\":1}",
+        b"{\"ts\":1,\"kind\":\"admin\",\"uid\":0,\"method\":\"detach\",\"decision\":\"allowed\",\"durability\":\"fast\"}",
+    ] {
+        let dir = TempDir::new().unwrap();
+        let ledger = Ledger::open(&config(dir.path()), "web-1").unwrap();
+        let mut forgers = ledger.forgers().unwrap();
+        let file = ledger.intake(7).unwrap();
+        let mut frames = Vec::new();
+        let mut raw = Vec::new();
+        for (rows, forged) in [(1, None), (2, Some(forged)), (3, None)] {
+            chain::encode(&record(rows), &mut raw).unwrap();
+            frame(&mut frames, forged.unwrap_or(&raw), false);
+        }
+        (&file).write_all(&frames).unwrap();
+        ledger.look();
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(forgers.changed()).unwrap();
+        assert_eq!(*forgers.borrow(), 7);
+        ledger.close_intakes(7);
+        drop((ledger, file));
+        // What was written before is kept, nothing after it is believed; the next agent starts.
+        assert_eq!(trail(dir.path()), [1], "{}", String::from_utf8_lossy(forged));
+        Ledger::open(&config(dir.path()), "web-1").unwrap();
+        assert_eq!(trail(dir.path()), [1]);
+        let aside = std::fs::read_dir(dir.path()).unwrap().flatten();
+        assert_eq!(aside.filter(|entry| entry.file_name().to_string_lossy().contains(".torn-")).count(), 1);
+    }
+}
+
+#[test]
 fn a_keeper_that_cannot_go_on_stops_its_writer() {
     let dir = TempDir::new().unwrap();
     let small = config::Audit { max_bytes: 400_000, ..config(dir.path()) };
