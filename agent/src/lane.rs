@@ -169,9 +169,14 @@ pub fn sealed(value: &impl Serialize) -> io::Result<OwnedFd> {
 pub fn unsealed<T: DeserializeOwned>(file: OwnedFd) -> io::Result<T> {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::from(file);
-    let mut bytes = vec![0; usize::try_from(file.metadata()?.len()).map_err(io::Error::other)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    postcard::from_bytes(&bytes).map_err(io::Error::other)
+    // Its length cannot be asked for by a process that may not look at files.
+    let (mut bytes, mut part) = (Vec::new(), vec![0; 64 * 1024]);
+    loop {
+        match file.read_at(&mut part, bytes.len() as u64)? {
+            0 => return postcard::from_bytes(&bytes).map_err(io::Error::other),
+            count => bytes.extend_from_slice(part.get(..count).unwrap_or_default()),
+        }
+    }
 }
 
 fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
