@@ -29,6 +29,7 @@ mod fold;
 mod intake;
 mod journal;
 mod lock;
+mod moved;
 pub mod outbox;
 mod read;
 mod settle;

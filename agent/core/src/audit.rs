@@ -12,6 +12,7 @@ use crate::identity::Identity;
 
 pub mod chain;
 mod encode;
+pub mod shape;
 pub mod verify;
 
 /// One audit row. Empty fields are left out of the encoded form.

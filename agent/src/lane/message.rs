@@ -238,3 +238,27 @@ pub struct Beginning {
     pub config: String,
     pub sources: Sources,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4_000))]
+        /// The keeper reads these from a process that it does not trust: any bytes are a message or none, and a message
+        /// takes no more memory than its bytes say.
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..8_u8) {
+            let bytes = [&[kind], &bytes[..]].concat();
+            if let Ok(note) = postcard::from_bytes::<ToKeeper>(&bytes) {
+                let again = postcard::to_stdvec(&note).unwrap();
+                prop_assert!(again.len() <= bytes.len());
+            }
+            if let Ok(request) = postcard::from_bytes::<Request>(&bytes) {
+                prop_assert!(postcard::to_stdvec(&request).unwrap().len() <= bytes.len());
+            }
+        }
+    }
+}

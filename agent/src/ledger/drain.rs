@@ -11,10 +11,13 @@ use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
-use weir_core::audit::{Durability, Kind, Record, verify};
+use weir_core::audit::chain::RECORD_BYTES;
+use weir_core::audit::shape::Shape;
+use weir_core::audit::{Durability, Kind};
 
 use super::intake::{FRAME_HEAD, Front, PAUSE, front};
 use super::journal::{Header, read_at_most};
+use super::moved::{EXTENSION, drained_path, set_drained};
 use super::tail::ledger_row;
 use super::{Appending, wall_ns};
 
@@ -44,6 +47,8 @@ struct Shared {
 struct Open {
     path: PathBuf,
     file: Arc<File>,
+    /// Holds how much of it the journal has.
+    at: File,
     /// Where its first record begins.
     header: u64,
     /// Bytes that were given to the journal, and those of them that are known to be in it.
@@ -105,6 +110,7 @@ impl Drain {
         let writing = File::options().append(true).open(&path)?;
         let open = Open {
             file: Arc::new(File::open(&path)?),
+            at: File::options().write(true).open(drained_path(&path))?,
             path,
             header: header.len() as u64,
             offset: header.len() as u64,
@@ -225,7 +231,9 @@ impl Shared {
                 one.writer,
             )
         };
-        let batch = read(&file, offset).map_err(|fault| format!("{}: {fault}", path.display()))?;
+        let batch = BUFFER
+            .with_borrow_mut(|buffer| read(&file, offset, buffer))
+            .map_err(|fault| format!("{}: {fault}", path.display()))?;
         let (mut is_strict, mut fault) = (false, None);
         let mut forged = false;
         for frame in &batch.frames {
@@ -273,7 +281,8 @@ impl Shared {
             open.iter_mut().for_each(|one| one.is_strict = false);
         }
         for one in open.iter_mut().filter(|one| one.offset != one.marked) {
-            set_drained(&one.path, one.offset).map_err(|fault| format!("{}: {fault}", one.path.display()))?;
+            let bytes = one.offset.to_be_bytes();
+            one.at.write_all_at(&bytes, 0).map_err(|fault| format!("{}: {fault}", one.path.display()))?;
             one.marked = one.offset;
         }
         open.retain(|one| {
@@ -307,8 +316,7 @@ impl Shared {
 /// Whether these bytes are a record, and of a kind that the relaying process writes: it has no say about the agent, but
 /// for its own losses.
 pub(super) fn is_the_relays(raw: &[u8]) -> bool {
-    let Ok(record) = serde_json::from_slice::<Record>(raw) else { return false };
-    record.kind != Kind::Admin || record.effects == [verify::LEDGER]
+    Shape::of(raw).is_some_and(|shape| shape.kind != Kind::Admin || shape.is_loss)
 }
 
 /// A record as it lies in an intake.
@@ -328,16 +336,17 @@ pub(super) struct Batch {
     is_damaged: bool,
 }
 
-pub(super) fn read(file: &File, offset: u64) -> io::Result<Batch> {
-    let mut bytes = vec![0; BATCH_BYTES];
-    let mut got = read_at_most(file, &mut bytes, offset)?;
-    if matches!(front(bytes.get(..got).unwrap_or_default()), Front::Short) && got == bytes.len() {
-        bytes.resize(weir_core::audit::chain::RECORD_BYTES + FRAME_HEAD, 0);
-        got = read_at_most(file, &mut bytes, offset)?;
+pub(super) fn read(file: &File, offset: u64, bytes: &mut Vec<u8>) -> io::Result<Batch> {
+    if bytes.len() < BATCH_BYTES {
+        bytes.resize(BATCH_BYTES, 0);
     }
-    bytes.truncate(got);
+    let mut got = read_at_most(file, bytes, offset)?;
+    if matches!(front(bytes.get(..got).unwrap_or_default()), Front::Short) && got == bytes.len() {
+        bytes.resize(RECORD_BYTES + FRAME_HEAD, 0);
+        got = read_at_most(file, bytes, offset)?;
+    }
     let mut batch = Batch { frames: Vec::new(), rest: 0, is_damaged: false };
-    let mut rest = bytes.as_slice();
+    let mut rest = bytes.get(..got).unwrap_or_default();
     loop {
         match front(rest) {
             Front::Frame { raw, strict } => {
@@ -355,44 +364,17 @@ pub(super) fn read(file: &File, offset: u64) -> io::Result<Batch> {
     Ok(batch)
 }
 
-/// The intakes of a folder, oldest first.
-pub(super) fn intakes(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
-}
-
-/// How many bytes of an intake the journal, or the store, holds.
-pub(super) fn drained(path: &Path) -> io::Result<u64> {
-    let bytes = std::fs::read(drained_path(path))?;
-    bytes
-        .first_chunk::<8>()
-        .map(|bytes| u64::from_be_bytes(*bytes))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-pub(super) fn set_drained(path: &Path, bytes: u64) -> io::Result<()> {
-    let at = File::options().write(true).create(true).truncate(false).open(drained_path(path))?;
-    at.write_all_at(&bytes.to_be_bytes(), 0)
-}
-
-pub(super) fn drained_path(path: &Path) -> PathBuf {
-    path.with_extension(format!("{EXTENSION}.at"))
-}
-
 /// Intakes that one writer may have: the one it writes, the next, and some that are being moved on.
 const OPEN_EACH: usize = 8;
-const EXTENSION: &str = "intake";
+thread_local! {
+    /// One buffer for all looks.
+    static BUFFER: std::cell::RefCell<Vec<u8>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
 /// Read at once: so many records have one write and one look at the disk in common.
 const BATCH_BYTES: usize = 256 * 1024;
 /// While records come.
-const OFTEN: Duration = Duration::from_millis(2);
+const OFTEN: Duration = Duration::from_millis(5);
 /// When none do: the writer tells.
 const SELDOM: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(50);

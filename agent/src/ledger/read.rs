@@ -9,7 +9,7 @@ use weir_core::audit::verify::Entry;
 
 use super::journal::{self, Cursor, Step};
 use super::store::{Kept, Store};
-use super::{LedgerError, drain, lock, settle, store};
+use super::{LedgerError, lock, moved, settle, store};
 
 /// Makes the store hold every record that was written when this was called.
 ///
@@ -18,14 +18,14 @@ use super::{LedgerError, drain, lock, settle, store};
 pub fn catch_up(dir: &Path, patience: Duration) -> Result<(), LedgerError> {
     let deadline = Instant::now() + patience;
     let file_fault = |source| LedgerError::File { path: dir.into(), source };
-    let written: Vec<_> = drain::intakes(dir)
+    let written: Vec<_> = moved::intakes(dir)
         .map_err(file_fault)?
         .into_iter()
         .filter_map(|path| std::fs::metadata(&path).ok().map(|facts| (path, facts.len())))
         .collect();
     // An intake that is gone is in the journal, and so is what is written down as moved there.
     let is_moved =
-        |(path, bytes): &(PathBuf, u64)| drain::drained(path).map_or(!path.exists(), |at| at >= *bytes);
+        |(path, bytes): &(PathBuf, u64)| moved::drained(path).map_or(!path.exists(), |at| at >= *bytes);
     let mut end = 0;
     loop {
         let all_moved = written.iter().all(is_moved);

@@ -8,10 +8,10 @@ use weir_core::audit::chain::{self, Head};
 use weir_core::audit::verify::Entry;
 
 use super::LedgerError;
-use super::drain;
 use super::intake::FRAME_HEAD;
 use super::journal::{self, Cursor, Step};
 use super::store::Store;
+use super::{drain, moved};
 
 /// Where the next epoch begins.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub(super) fn settle(dir: &Path, store: &mut Store, cut: bool) -> Result<Settled
             settled.damage.push(reason);
         }
     }
-    for path in drain::intakes(dir).map_err(|source| LedgerError::File { path: dir.into(), source })? {
+    for path in moved::intakes(dir).map_err(|source| LedgerError::File { path: dir.into(), source })? {
         intake(&path, store, &mut settled, cut)?;
     }
     Ok(settled)
@@ -69,7 +69,7 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     let mut front = vec![0; journal::HEADER_FIXED + journal::NODE_BYTES + 32];
     let got = journal::read_at_most(&file, &mut front, 0).map_err(file_fault)?;
     let header = front.get(..got).and_then(journal::Header::parse);
-    let mut offset = match (drain::drained(path), &header) {
+    let mut offset = match (moved::drained(path), &header) {
         // After a power cut it may say less than was so: what was moved since is known by its bytes.
         (moved, Some((_, length))) => moved.unwrap_or(0).max(*length as u64),
         (_, None) => 0,
@@ -77,9 +77,9 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     if let Some((header, _)) = &header {
         let hashes = RandomState::new();
         let known = store.newest_raws(MAYBE_TWICE, &hashes).map_err(store_fault)?;
-        let mut sound = true;
+        let (mut sound, mut buffer) = (true, Vec::new());
         while sound {
-            let batch = drain::read(&file, offset).map_err(file_fault)?;
+            let batch = drain::read(&file, offset, &mut buffer).map_err(file_fault)?;
             if batch.frames.is_empty() {
                 break;
             }
@@ -101,7 +101,7 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
                 *head = Head { epoch, seq, hash };
             }
             group.commit().map_err(store_fault)?;
-            drain::set_drained(path, offset).map_err(file_fault)?;
+            moved::set_drained(path, offset).map_err(file_fault)?;
         }
     }
     let left = file.metadata().map_err(file_fault)?.len().saturating_sub(offset);
@@ -112,7 +112,7 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
         settled.damage.push(format!("{left} bytes of an intake are no records; set aside in {name}"));
     }
     settled.done.push(path.into());
-    settled.done.push(drain::drained_path(path));
+    settled.done.push(moved::drained_path(path));
     Ok(())
 }
 

@@ -213,6 +213,8 @@ mod tests {
         encode(record, &mut out);
         let (ours, theirs) = (String::from_utf8(out).unwrap(), serde_json::to_string(record).unwrap());
         assert_eq!(ours, theirs);
+        let shape = crate::audit::shape::Shape::of(ours.as_bytes());
+        assert_eq!(shape.map(|shape| shape.kind), Some(record.kind));
     }
 
     #[test]

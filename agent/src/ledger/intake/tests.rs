@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::super::{Ledger, catch_up, config, drain, store::Store, wall_ns};
+use super::super::{Ledger, catch_up, config, moved, store::Store, wall_ns};
 use super::*;
 
 fn config(dir: &Path) -> config::Audit {
@@ -52,7 +52,7 @@ fn intake(ledger: &Ledger) -> (Intake, mpsc::Receiver<Want>) {
 }
 
 fn the_intake(dir: &Path) -> PathBuf {
-    drain::intakes(dir).unwrap().pop().unwrap()
+    moved::intakes(dir).unwrap().pop().unwrap()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn records_of_a_writer_reach_the_trail_in_order_and_its_files_go_with_it() {
     assert_eq!(trail(dir.path()), (1..=500).collect::<Vec<_>>());
     ledger.close_intakes(1);
     drop(ledger);
-    assert!(drain::intakes(dir.path()).unwrap().is_empty(), "all of it is in the journal");
+    assert!(moved::intakes(dir.path()).unwrap().is_empty(), "all of it is in the journal");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_record_that_was_being_moved_when_the_agent_died_is_taken_once() {
     catch_up(dir.path(), Duration::from_secs(10)).unwrap();
     let path = the_intake(dir.path());
     let bytes = std::fs::read(&path).unwrap();
-    assert_eq!(drain::drained(&path).unwrap(), bytes.len() as u64);
+    assert_eq!(moved::drained(&path).unwrap(), bytes.len() as u64);
     drop((writer, ledger));
     // As if it had died before it wrote down what it had moved, and before ten more.
     let mut more = bytes.clone();
@@ -113,10 +113,10 @@ fn a_record_that_was_being_moved_when_the_agent_died_is_taken_once() {
         frame(&mut more, &raw, false);
     }
     std::fs::write(&path, &more).unwrap();
-    drain::set_drained(&path, front_of(&bytes)).unwrap();
+    moved::set_drained(&path, front_of(&bytes)).unwrap();
     let _ledger = Ledger::open(&config(dir.path()), "web-1").unwrap();
     assert_eq!(trail(dir.path()), (1..=60).collect::<Vec<_>>());
-    assert!(drain::intakes(dir.path()).unwrap().is_empty());
+    assert!(moved::intakes(dir.path()).unwrap().is_empty());
 }
 
 /// Where the first record begins.
