@@ -72,6 +72,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         () = ready => {}
         _ = gone.wait_for(|gone| *gone) => bail!("the relaying process ended before it served; its words are above"),
         () = tokio::time::sleep(BEGINNING) => {
+            half.main.close();
             bail!("the relaying process does not serve within {} s", BEGINNING.as_secs())
         }
     }
@@ -119,6 +120,8 @@ fn spawn(lane: OwnedFd) -> std::io::Result<Child> {
     // The program that runs, also when another one lies in its place by now.
     let mut command = Command::new("/proc/self/exe");
     command.args(upgrade::arguments()).arg("--relay").stdin(Stdio::from(lane)).env_clear();
+    // A terminal's Ctrl-C is for the keeper, which ends it in order.
+    command.process_group(0);
     // Secrets may be among the keeper's variables.
     command.envs(PASSED_ON.iter().filter_map(|name| std::env::var_os(name).map(|value| (name, value))));
     command.spawn()

@@ -37,13 +37,12 @@ pub const USER: &str = "weir-relay";
 pub fn for_good() -> anyhow::Result<Confined> {
     let keeper = getppid();
     let (uid, gid) = user(&std::fs::read_to_string("/etc/passwd").unwrap_or_default());
-    if rustix::process::geteuid().is_root() {
-        set_thread_groups(&[]).context("leaving root's groups (CAP_SETGID)")?;
-        let gid = Gid::from_raw(gid);
-        set_thread_res_gid(gid, gid, gid).context("leaving root's group (CAP_SETGID)")?;
-        let uid = Uid::from_raw(uid);
-        set_thread_res_uid(uid, uid, uid).context("becoming another user (CAP_SETUID)")?;
-    }
+    // Killed before the keeper when memory runs out: it is replaced. Whoever has no such file has no such order.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&[]).context("leaving the keeper's groups (CAP_SETGID)")?;
+    set_thread_res_gid(gid, gid, gid).context("leaving the keeper's group (CAP_SETGID)")?;
+    set_thread_res_uid(uid, uid, uid).context("becoming another user (CAP_SETUID)")?;
     let none = CapabilitySets {
         effective: CapabilitySet::empty(),
         permitted: CapabilitySet::empty(),
@@ -58,8 +57,6 @@ pub fn for_good() -> anyhow::Result<Confined> {
     if getppid() != keeper || keeper == Some(Pid::INIT) && !is_init_our_keeper() {
         anyhow::bail!("the keeper has ended meanwhile");
     }
-    // Killed before the keeper when memory runs out: it is replaced. Nobody has to be able to lower it again.
-    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
     let landlock = no_files_no_ports()?;
     let left = capabilities(None)?;
     let left = left.effective | left.permitted | left.inheritable;
@@ -149,11 +146,13 @@ const CALLS: &[(i64, &str)] = &[
     // Waiting.
     (libc::SYS_epoll_create1, "the runtime of a thread"),
     (libc::SYS_epoll_ctl, "watching a descriptor"),
+    #[cfg(target_arch = "x86_64")]
     (libc::SYS_epoll_wait, "waiting for descriptors"),
     (libc::SYS_epoll_pwait, "the same"),
     (libc::SYS_epoll_pwait2, "the same, in nanoseconds"),
     (libc::SYS_eventfd2, "wake-ups of the runtime"),
     (libc::SYS_futex, "locks"),
+    #[cfg(target_arch = "x86_64")]
     (libc::SYS_poll, "sockets that the standard library waits for"),
     (libc::SYS_sched_yield, "locks"),
     (libc::SYS_clock_nanosleep, "resting after a failed receive"),
@@ -189,6 +188,7 @@ const CALLS: &[(i64, &str)] = &[
     (libc::SYS_exit_group, "the process's end"),
     // Libraries look for files now and then and do without: an error, not the end.
     (libc::SYS_openat, "EACCES"),
+    #[cfg(target_arch = "x86_64")]
     (libc::SYS_readlink, "EACCES"),
     (libc::SYS_getcwd, "EACCES: a panic's words name files below it"),
     (libc::SYS_statx, "EACCES"),
@@ -199,6 +199,7 @@ const CALLS: &[(i64, &str)] = &[
 /// Those that are answered with an error instead.
 const REFUSED: &[i64] = &[
     libc::SYS_openat,
+    #[cfg(target_arch = "x86_64")]
     libc::SYS_readlink,
     libc::SYS_getcwd,
     libc::SYS_statx,
