@@ -36,6 +36,8 @@ pub const USER: &str = "weir-relay";
 /// The kernel refuses a step, or this process may not change its user (CAP_SETUID, CAP_SETGID).
 pub fn for_good() -> anyhow::Result<Confined> {
     let keeper = getppid();
+    // The first look at a clock finds the kernel's page for it, in ways that differ between kernels; the rest are only reads.
+    let _ = crate::kernel::monotonic_ns();
     let (uid, gid) = user(&std::fs::read_to_string("/etc/passwd").unwrap_or_default());
     // Killed before the keeper when memory runs out: it is replaced. Whoever has no such file has no such order.
     let _ = std::fs::write("/proc/self/oom_score_adj", "0");
