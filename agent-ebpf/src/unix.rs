@@ -1,5 +1,5 @@
-//! Local sockets that lead past the fence: a labelled task may not connect to a database's unix socket by its name; where
-//! its workload lists paths, to those and no others. It refuses names, not files: a symlink or a mount of another name is
+//! Local sockets that lead past the fence: a labelled task may neither connect nor send to a database's unix socket by its
+//! name; where its workload lists paths, to those and no others. It refuses names, not files: a symlink or a mount of another name is
 //! not seen here (a BPF LSM would see the file itself).
 //!
 //! The agent loads this program by itself (kernel 6.7), since its attach type is newer than the loader library; it may
@@ -35,7 +35,7 @@ struct KernContext {
 
 // Its section only says which kind of program it is; the agent gives the attach type.
 #[cgroup_sock_addr(connect4)]
-pub fn connect_unix(ctx: SockAddrContext) -> i32 {
+pub fn to_unix(ctx: SockAddrContext) -> i32 {
     let Some(cgroup) = label::cgroup() else { return 1 };
     let label = label::of_task(cgroup);
     if label == CROWDED {

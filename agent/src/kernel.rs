@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use weir_ebpf::slot;
@@ -18,6 +19,7 @@ pub mod datagram;
 pub mod diag;
 mod error;
 pub mod feature;
+mod hold;
 pub mod inherit;
 mod load;
 mod logs;
@@ -74,9 +76,10 @@ pub struct Fence {
     pins: Pins,
     crowded: crowded::Crowded,
     /// Held for as long as the agent lives, so that no second agent takes the same pins.
-    lock: OwnedFd,
+    lock: Mutex<OwnedFd>,
+    held: hold::Held,
     /// Keeps the unpinned maps (logs) alive.
-    object: std::sync::Mutex<aya::Ebpf>,
+    object: Mutex<aya::Ebpf>,
     missing: Vec<&'static str>,
     births: Option<Births>,
 }
@@ -132,7 +135,9 @@ impl Fence {
         let births =
             if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
-        Ok(Self { tree, own, pins, crowded, lock, object: object.into(), missing: layers, births })
+        let held = hold::Held::of(&folder).map_err(|source| FenceError::NoBpffs { path: folder, source })?;
+        let (lock, object) = (lock.into(), object.into());
+        Ok(Self { tree, own, pins, crowded, lock, held, object, missing: layers, births })
     }
 
     /// Says that the agent lives.
@@ -169,7 +174,7 @@ impl Fence {
     /// # Errors
     /// No descriptor is to be had.
     pub fn lock(&self) -> std::io::Result<OwnedFd> {
-        self.lock.try_clone()
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).try_clone()
     }
 
     /// Says that the agent leaves: labelled connections are refused at once, not after the heartbeat has gone stale.
@@ -217,6 +222,7 @@ impl Fence {
     /// # Errors
     /// A pin cannot be removed.
     pub fn lift(&self) -> Result<(), FenceError> {
+        self.held.let_go();
         lift(self.pins.folder())
     }
 }

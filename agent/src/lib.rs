@@ -21,6 +21,7 @@ pub mod live;
 pub mod names;
 pub mod neighbours;
 pub mod netns;
+mod ports;
 pub mod privilege;
 pub mod relay;
 pub mod ship;

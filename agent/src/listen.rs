@@ -13,6 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::dns::sockets::Ports;
 use crate::kernel::{self, Fence, FenceError};
+use crate::ports;
 
 /// What the kernel recorded when the workload called `connect`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,19 +69,30 @@ pub struct Sockets {
 }
 
 impl Sockets {
-    /// Opens them in the network namespace of the calling thread. `port` 0 takes a free one.
+    /// Opens them in the network namespace of the calling thread. `port` 0 takes a free one that nobody can draw.
     ///
     /// # Errors
     /// The port is taken; the loopback cannot be bound.
     pub fn open(port: u16) -> io::Result<Self> {
-        let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))
-            .map_err(|fault| named(fault, port))?;
-        let port = v4.local_addr()?.port();
+        if port == 0 {
+            return ports::open(Self::bind);
+        }
+        if ports::is_drawn(port) {
+            tracing::warn!(
+                port,
+                "fence.port is one that the kernel may give to any socket (net.ipv4.ip_local_port_range): 0 takes a better one."
+            );
+        }
+        Self::bind(port).map_err(|fault| named(fault, port))
+    }
+
+    fn bind(port: u16) -> io::Result<Self> {
+        let v4 = bind_loopback(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)))?;
         // A host without IPv6 serves no v6: the hook refuses it, and clients fall back to v4.
-        let v6 = match bind_loopback(SocketAddr::from((Ipv6Addr::LOCALHOST, port))) {
+        let v6 = match bind_loopback(SocketAddr::from((Ipv6Addr::LOCALHOST, v4.local_addr()?.port()))) {
             Ok(v6) => Some(v6),
             Err(fault) if lacks_v6(&fault) => None,
-            Err(fault) => return Err(named(fault, port)),
+            Err(fault) => return Err(fault),
         };
         Ok(Self { v4, v6 })
     }

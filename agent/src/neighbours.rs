@@ -1,60 +1,98 @@
-//! Watch over the hooks: a program of somebody else's that appears beside the fence's is told in the log, in the audit and
-//! in `weir status`. It refuses to remove what is not ours.
+//! Watch over the hooks: what somebody takes off them is put back, and a program of somebody else's that appears beside the
+//! fence's is named; both are told in the log, in the audit and in `weir status`. It refuses to remove what is not ours.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use weir_core::audit::Decision;
 
 use crate::app::Agent;
-use crate::kernel::neighbour::Neighbour;
+use crate::kernel::neighbour::{self, Neighbour};
 
-/// Those that are there now.
+/// What the last looks found.
 #[derive(Debug, Default)]
-pub struct Neighbours(Mutex<BTreeSet<Neighbour>>);
+pub struct Neighbours {
+    programs: Mutex<BTreeSet<Neighbour>>,
+    /// Why the fence is not whole.
+    fault: Mutex<Option<String>>,
+}
 
 impl Neighbours {
-    /// In words, for `weir status`.
+    /// Programs of others, in words.
     #[must_use]
     pub fn told(&self) -> Vec<String> {
-        self.lock().iter().map(|one| format!("{}: program {}", one.hook, one.program)).collect()
+        lock(&self.programs).iter().map(|one| format!("{}: program {}", one.hook, one.program)).collect()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeSet<Neighbour>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Why the fence is not whole, while that is so.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        lock(&self.fault).clone()
     }
 }
 
-/// Looks again and again.
+/// Looks again and again: often for what the fence rests on, seldom for what stands beside it.
 pub(crate) async fn keep(agent: &Arc<Agent>) {
     loop {
-        let looking = Arc::clone(agent);
-        if let Ok(found) = tokio::task::spawn_blocking(move || look(&looking)).await {
-            let before = std::mem::replace(&mut *agent.neighbours.lock(), found.clone());
-            for one in found.difference(&before) {
-                let words =
-                    format!("program {} of somebody else's runs at {} for a workload", one.program, one.hook);
-                tracing::error!(
-                    hook = one.hook,
-                    program = one.program,
-                    "Somebody else's program runs beside the fence."
-                );
-                agent.record_as("neighbour", &words, Decision::Failed);
-            }
+        for _ in 0..SELDOM {
+            in_background(agent, hold).await;
+            tokio::time::sleep(PERIOD).await;
         }
-        tokio::time::sleep(PERIOD).await;
+        in_background(agent, look).await;
     }
 }
 
-/// Over all labelled cgroups. One that is gone meanwhile has none.
-fn look(agent: &Agent) -> BTreeSet<Neighbour> {
-    let mut found = BTreeSet::new();
-    agent.workloads.each_cgroup(&agent.fence, &mut |_, folder, _| {
-        found.extend(agent.fence.neighbours(folder).unwrap_or_default());
-    });
-    found
+async fn in_background(agent: &Arc<Agent>, act: fn(&Agent)) {
+    let agent = Arc::clone(agent);
+    if let Err(fault) = tokio::task::spawn_blocking(move || act(&agent)).await {
+        tracing::error!(%fault, "A look at the hooks failed.");
+    }
 }
 
-/// Between two looks.
-const PERIOD: Duration = Duration::from_secs(5);
+/// Puts back what somebody has taken off.
+fn hold(agent: &Agent) {
+    let (words, fault) = match agent.fence.hold() {
+        Ok(lost) if lost.is_empty() => (None, None),
+        Ok(lost) => {
+            let lost: Vec<String> = lost.into_iter().collect();
+            (
+                Some(format!("somebody took these from the fence, and they are back: {}", lost.join(", "))),
+                None,
+            )
+        }
+        Err(fault) => {
+            let words = format!("somebody took from the fence what cannot be put back: {fault}");
+            (Some(words.clone()), Some(words))
+        }
+    };
+    let before = std::mem::replace(&mut *lock(&agent.neighbours.fault), fault.clone());
+    if let Some(words) = words.filter(|_| fault.is_none() || fault != before) {
+        tracing::error!("{words}");
+        agent.record_as("fence", &words, Decision::Failed);
+    }
+}
+
+/// Names what is new beside the fence, over all labelled cgroups. One that is gone meanwhile has none.
+fn look(agent: &Agent) {
+    let Ok(hooks) = agent.fence.turning_hooks() else { return };
+    let mut found = BTreeSet::new();
+    agent.workloads.each_cgroup(&agent.fence, &mut |_, folder, _| {
+        found.extend(neighbour::neighbours(&hooks, folder).unwrap_or_default());
+    });
+    let before = std::mem::replace(&mut *lock(&agent.neighbours.programs), found.clone());
+    for Neighbour { hook, program } in found.difference(&before) {
+        tracing::error!(hook, program, "Somebody else's program runs beside the fence.");
+        let words = format!("program {program} of somebody else's runs at {hook} for a workload");
+        agent.record_as("neighbour", &words, Decision::Failed);
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Between two looks at what the fence rests on.
+const PERIOD: Duration = Duration::from_secs(1);
+/// So many of them for one at what stands beside it.
+const SELDOM: u32 = 5;

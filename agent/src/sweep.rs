@@ -10,10 +10,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_core::audit::{Decision, Kind, Record};
+use weir_ebpf::Listener;
 
 use crate::app::Agent;
 use crate::clock;
-use crate::kernel::diag::{self, Found};
+use crate::kernel::diag::{self, Found, Protocol};
 use crate::netns;
 
 /// Sockets of labelled workloads, by either sign: the cgroup they were born in, or a process that holds them.
@@ -57,10 +58,10 @@ pub(crate) fn once(agent: &Agent, before: &Inward) -> Inward {
     if ours.cgroups.is_empty() {
         return inward;
     }
-    let mut end = |port: Option<u16>| -> io::Result<Vec<Stray>> {
-        let sockets = diag::tcp_sockets()?;
+    let mut end = |listener: Option<Listener>| -> io::Result<Vec<Stray>> {
+        let sockets = diag::sockets()?;
         let mut ended = Vec::new();
-        for (found, stray) in strays(&sockets, &ours, port, before, &mut inward) {
+        for (found, stray) in strays(&sockets, &ours, listener, before, &mut inward) {
             if diag::destroy(found)? {
                 ended.push(stray);
             }
@@ -68,10 +69,10 @@ pub(crate) fn once(agent: &Agent, before: &Inward) -> Inward {
         Ok(ended)
     };
     for (cookie, file) in agent.namespaces.all() {
-        let port = agent.fence.listener(cookie).ok().flatten().map(|listener| listener.port4);
+        let listener = agent.fence.listener(cookie).ok().flatten();
         let done = match file {
-            Some(file) => netns::inside(&file, || end(port)),
-            None => end(port),
+            Some(file) => netns::inside(&file, || end(listener)),
+            None => end(listener),
         };
         match done {
             Ok(ended) => ended.iter().for_each(|stray| record(agent, stray)),
@@ -83,11 +84,11 @@ pub(crate) fn once(agent: &Agent, before: &Inward) -> Inward {
     inward
 }
 
-/// The strays of one network namespace, whose listener has this port.
+/// The strays of one network namespace, which this listener serves.
 fn strays<'a>(
     sockets: &'a [Found],
     ours: &Ours,
-    port: Option<u16>,
+    listener: Option<Listener>,
     before: &Inward,
     inward: &mut Inward,
 ) -> Vec<(&'a Found, Stray)> {
@@ -100,17 +101,28 @@ fn strays<'a>(
             None => ours.cgroups.get(&found.cgroup).map(|workload| (workload, 0)),
         };
         let Some((workload, pid)) = owner else { continue };
-        let turned = found.remote.ip().is_loopback() && Some(found.remote.port()) == port;
-        if turned {
+        if listener.is_some_and(|listener| is_turned(found, &listener)) {
             continue;
         }
-        if listening.contains(&found.local.port()) || before.contains(&found.cookie()) {
+        // A server of datagrams does not connect: it would hear one client only.
+        let may_be_inward = found.protocol == Protocol::Tcp;
+        if may_be_inward && (listening.contains(&found.local.port()) || before.contains(&found.cookie())) {
             inward.insert(found.cookie());
             continue;
         }
         strays.push((found, Stray { workload: workload.clone(), pid, remote: found.remote }));
     }
     strays
+}
+
+/// Does it lead to the agent?
+fn is_turned(found: &Found, listener: &Listener) -> bool {
+    let port = found.remote.port();
+    let is_ours = match found.protocol {
+        Protocol::Tcp => [listener.port4, listener.port6].contains(&port),
+        Protocol::Udp => port == listener.dns4 || listener.dns6.contains(&port),
+    };
+    is_ours && port != 0 && found.remote.ip().is_loopback()
 }
 
 impl Ours {
@@ -171,17 +183,24 @@ mod tests {
         let client = std::net::TcpStream::connect(address).unwrap();
         let (accepted, _) = server.accept().unwrap();
         let inodes = sockets_of(Path::new("/proc/self/fd"));
-        let sockets = diag::tcp_sockets().unwrap();
+        let named = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        named.connect("127.0.0.1:9").unwrap();
+        let sockets = diag::sockets().unwrap();
         let held = inodes.iter().map(|inode| (*inode, ("app".to_owned(), 7))).collect();
         let ours = Ours { held, ..Ours::default() };
         let mut inward = Inward::new();
-        let mut remotes = |port| -> Vec<(SocketAddr, SocketAddr)> {
-            let strays = strays(&sockets, &ours, port, &Inward::new(), &mut inward);
+        let mut remotes = |listener| -> Vec<(SocketAddr, SocketAddr)> {
+            let strays = strays(&sockets, &ours, listener, &Inward::new(), &mut inward);
             strays.iter().map(|(found, stray)| (found.local, stray.remote)).collect()
         };
         let outward = (client.local_addr().unwrap(), address);
         assert!(remotes(None).contains(&outward), "it did not pass the fence");
-        assert!(!remotes(Some(address.port())).contains(&outward), "it was turned");
+        let none = Listener { port4: 0, port6: 0, dns4: 0, dns6: [0; _], routes: 0 };
+        let listener = Listener { port4: address.port(), dns4: 9, ..none };
+        assert!(!remotes(Some(listener)).contains(&outward), "it was turned");
+        let datagrams = (named.local_addr().unwrap(), named.peer_addr().unwrap());
+        assert!(remotes(Some(Listener { dns4: 0, ..listener })).contains(&datagrams), "a peer of its own");
+        assert!(!remotes(Some(listener)).contains(&datagrams), "it asks the agent");
         let came = (accepted.local_addr().unwrap(), accepted.peer_addr().unwrap());
         assert!(!remotes(None).contains(&came), "it came from outside");
         let nobody = strays(&sockets, &Ours::default(), None, &Inward::new(), &mut Inward::new());
@@ -189,7 +208,7 @@ mod tests {
 
         // The listener is closed, as servers do that end with grace: what it took goes on.
         drop(server);
-        let later = diag::tcp_sockets().unwrap();
+        let later = diag::sockets().unwrap();
         let strays = strays(&later, &ours, None, &inward, &mut Inward::new());
         assert!(!strays.iter().any(|(found, _)| (found.local, found.remote) == came), "it is remembered");
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use weir::config::{Audit, ClickHouse};
+use weir::coverage::Coverage;
 use weir::ledger::outbox::Outbox;
 use weir::ledger::store::Store;
 use weir::ledger::{Appending, Ledger};
@@ -125,6 +126,34 @@ fn every_row_arrives_once_though_engine_and_shipper_die() {
     ] {
         ask::<u64>(&server.url, &format!("SELECT count() FROM {view}"));
     }
+}
+
+#[test]
+fn coverage_is_columns_here_and_there() {
+    let server = weir_clickhouse::start().unwrap();
+    let dir = TempDir::new().unwrap();
+    let config = config(dir.path(), &server.url, None);
+    let ledger = Ledger::open(&config, "web-1").unwrap();
+    let now =
+        Coverage { turned: 30, published: 21, handed: 12, accepted: 9, aborted: 5, in_handshake: 2, lost: 8 };
+    let row =
+        Record { kind: Kind::Admin, method: "coverage".into(), reason: now.to_string(), ..Record::default() };
+    assert!(matches!(ledger.append(&row), Appending::Done(_)));
+    let shipper = Shipper::start(dir.path(), config.clickhouse.as_ref().unwrap()).unwrap();
+    until("everything arrives", || caught_up(&shipper, &ledger));
+    let fields = "turned, published, handed, accepted, aborted, in_handshake, waiting, lost, unexplained";
+    let there = format!("SELECT arrayJoin([{fields}]) FROM coverage");
+    let told = [30, 21, 12, 9, 5, 2, 3, 8, 2];
+    assert_eq!(ask::<u64>(&server.url, &there), told);
+    drop((shipper, ledger));
+    let store = Store::open(dir.path()).unwrap();
+    let here = store
+        .connection()
+        .query_row(&format!("SELECT {fields} FROM coverage"), [], |row| {
+            (0..told.len()).map(|at| row.get::<_, u64>(at)).collect::<Result<Vec<_>, _>>()
+        })
+        .unwrap();
+    assert_eq!(here, told);
 }
 
 #[test]

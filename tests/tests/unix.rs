@@ -2,25 +2,32 @@
 
 use weir_tests::{Agent, Lab, Setup, policies};
 
-/// Serves the two paths and an abstract name, says so, and ends with its input.
+/// Serves the paths and an abstract name, and beside each (`NAME.d`) one for datagrams, says so, and ends with its input.
 const SERVER: &str = r"
 import socket, sys
 served = []
 for name in sys.argv[1:]:
-    s = socket.socket(socket.AF_UNIX)
-    s.bind(name.replace('@', '\\0'))
+    name = name.replace('@', '\\0')
+    s, d = socket.socket(socket.AF_UNIX), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    s.bind(name)
     s.listen()
-    served.append(s)
+    d.bind(name + '.d')
+    served += [s, d]
 print('ready', flush=True)
 sys.stdin.read()
 ";
 
-/// Connects to each, and prints `ok` or the error.
+/// Connects to each, or sends it a datagram, and prints `ok` or the error.
 const CALLER: &str = r"
 import errno, socket, sys
-for name in sys.argv[1:]:
+def connect(name):
+    socket.socket(socket.AF_UNIX).connect(name)
+def send(name):
+    socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'out', name + '.d')
+act = connect if sys.argv[1] == 'connect' else send
+for name in sys.argv[2:]:
     try:
-        socket.socket(socket.AF_UNIX).connect(name.replace('@', '\\0'))
+        act(name.replace('@', '\\0'))
         print('ok', end=' ')
     except OSError as fault:
         print(errno.errorcode[fault.errno], end=' ')
@@ -42,18 +49,20 @@ fn a_workload_reaches_the_unix_sockets_it_lists_and_no_others() {
     let mut setup =
         Setup::default().policy("classes.yaml", policies::CLASSES).policy("web.yaml", &policies::web(9));
     setup.extra = format!(
-        "workloads: [{{name: app}}, {{name: boxed, unix: [{}]}}, {{name: sealed, unix: []}}]\n",
+        "workloads: [{{name: app}}, {{name: boxed, unix: [{0}, {0}.d]}}, {{name: sealed, unix: []}}]\n",
         names[0]
     );
     let agent = Agent::start(&lab, &setup).unwrap();
-    let heard = |workload: &str| {
-        let words = [&["python3", "-c", CALLER][..], &names].concat();
+    let heard = |workload: &str, act: &str| {
+        let words = [&["python3", "-c", CALLER, act][..], &names].concat();
         let output = agent.workload(workload, &words).unwrap().output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().to_owned()
     };
-    assert_eq!(heard("app"), "ok ok ok", "one without a list");
-    assert_eq!(heard("boxed"), "ok EPERM EPERM");
-    assert_eq!(heard("sealed"), "EPERM EPERM EPERM", "an empty list is a list");
+    for act in ["connect", "send"] {
+        assert_eq!(heard("app", act), "ok ok ok", "one without a list may {act}");
+        assert_eq!(heard("boxed", act), "ok EPERM EPERM", "{act}");
+        assert_eq!(heard("sealed", act), "EPERM EPERM EPERM", "an empty list is a list: {act}");
+    }
     drop(server.stdin.take());
     server.wait().unwrap();
 

@@ -65,7 +65,7 @@ fn twenty_upgrades_under_load_fail_no_connection() {
     // The kernel's account and the agents' agree to the last connection, over twenty-one agents.
     let status: Value = serde_json::from_str(&agent.weir(&["status", "--json"]).unwrap().out).unwrap();
     let coverage = &status["coverage"];
-    for field in ["published", "handed", "accepted"] {
+    for field in ["turned", "published", "handed", "accepted"] {
         assert_eq!(coverage[field], tally["answered"], "{field}: {coverage}");
     }
     assert_eq!((&coverage["aborted"], &coverage["in_handshake"]), (&0.into(), &0.into()), "{coverage}");

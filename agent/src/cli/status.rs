@@ -24,7 +24,11 @@ pub(crate) fn run(common: &Common, _args: Args) -> anyhow::Result<ExitCode> {
     } else {
         print(&status);
     }
-    let sound = status.ledger.fault.is_none() && status.policy.problems.is_empty();
+    let sound = status.ledger.fault.is_none()
+        && status.policy.problems.is_empty()
+        && status.fence_fault.is_none()
+        && status.foreign_programs.is_empty()
+        && !status.coverage_differs;
     Ok(if sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
@@ -53,6 +57,9 @@ fn print(status: &Status) {
     if !status.layers_missing.is_empty() {
         row("missing here", status.layers_missing.join(", "));
     }
+    if let Some(fault) = &status.fence_fault {
+        row("FENCE FAULT", fault.clone());
+    }
     for program in &status.foreign_programs {
         row("FOREIGN PROGRAM", program.clone());
     }
@@ -62,14 +69,17 @@ fn print(status: &Status) {
     row(
         "coverage",
         format!(
-            "{} turned: {} taken, {} waiting, {} in handshake, {} given up, {} UNEXPLAINED",
+            "{} turned: {} published, {} taken, {} waiting, {} in handshake, {} given up, {} LOST, {} UNEXPLAINED",
+            coverage.turned,
             coverage.published,
             coverage.accepted,
             coverage.waiting(),
             coverage.in_handshake,
             coverage.aborted,
+            coverage.lost,
             coverage.unexplained()
         )
+        .replace(", 0 LOST", "")
         .replace(", 0 UNEXPLAINED", ", none unexplained"),
     );
     row("network namespaces", (status.namespaces + 1).to_string());

@@ -19,6 +19,8 @@ pub struct Status {
     /// Layers of the fence that are live, then those this kernel could not have.
     pub layers: Vec<String>,
     pub layers_missing: Vec<String>,
+    /// Why the fence is not whole, while that is so.
+    pub fence_fault: Option<String>,
     /// Programs of somebody else's on the hooks that turn connections.
     pub foreign_programs: Vec<String>,
     /// Ways out that no layer covers yet; see THREATS.md.
@@ -33,6 +35,8 @@ pub struct Status {
     pub fence: BTreeMap<String, u64>,
     /// Connections turned, and what became of them.
     pub coverage: Coverage,
+    /// The account did not add up at the last look.
+    pub coverage_differs: bool,
     pub policy: PolicyStatus,
     pub ledger: LedgerStatus,
     /// Absent where no ClickHouse is configured.
@@ -83,6 +87,7 @@ impl Status {
                 .map(|layer| (*layer).to_owned())
                 .collect(),
             layers_missing: agent.fence.missing_layers().iter().map(|layer| (*layer).to_owned()).collect(),
+            fence_fault: agent.neighbours.fault(),
             foreign_programs: agent.neighbours.told(),
             not_covered: NOT_COVERED.iter().map(|way| (*way).to_owned()).collect(),
             workloads: agent.config.workloads.iter().map(|workload| workload.name.clone()).collect(),
@@ -97,6 +102,7 @@ impl Status {
                 .map(|(name, count)| (name.to_owned(), count))
                 .collect(),
             coverage: Coverage::of(agent).unwrap_or_default(),
+            coverage_differs: agent.taken.differs(),
             policy: PolicyStatus { commit, sha256, problems: agent.policy_problems() },
             ledger: LedgerStatus {
                 epoch: ledger.epoch,

@@ -12,6 +12,7 @@ use weir_ebpf::{DNS_NET, DNS_NET_MASK, DNS_SLOTS, Listener, Tuple};
 
 use crate::kernel::{self, Fence, datagram};
 use crate::listen::{NoOrigin, Origin};
+use crate::ports;
 
 /// The ports on which one network namespace's questions arrive; 0 where the family is not served.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -204,20 +205,17 @@ impl Socket {
     }
 }
 
-/// A port that is free in both families; v6 is absent where the host has none. The guard keeps it in both, so nobody's
-/// `bind(0)` may find it in one.
+/// A port that is free in both families, and that nobody can draw; v6 is absent where the host has none. The guard keeps
+/// it in both.
 fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)> {
-    let mut taken = io::Error::from(io::ErrorKind::AddrInUse);
-    for _ in 0..TRIES {
-        let v4 = datagram::bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+    ports::open(|port| {
+        let v4 = datagram::bind((Ipv4Addr::UNSPECIFIED, port).into())?;
         match datagram::bind((Ipv6Addr::LOCALHOST, v4.local_addr()?.port()).into()) {
-            Ok(v6) => return Ok((v4, Some(v6))),
-            Err(fault) if crate::listen::lacks_v6(&fault) => return Ok((v4, None)),
-            Err(fault) if fault.kind() == io::ErrorKind::AddrInUse => taken = fault,
-            Err(fault) => return Err(fault),
+            Ok(v6) => Ok((v4, Some(v6))),
+            Err(fault) if crate::listen::lacks_v6(&fault) => Ok((v4, None)),
+            Err(fault) => Err(fault),
         }
-    }
-    Err(taken)
+    })
 }
 
 /// Answers a question through the socket among `sockets` at this port. What does not go to a workload of this host, or not
@@ -281,7 +279,5 @@ fn monotonic(wall_ns: u64) -> u64 {
 /// Two clocks are read this close together, within so many tries; what a busy host still blurs errs on the asker's side.
 const BLUR_NS: u64 = 20_000;
 const READINGS: usize = 8;
-/// Ports that are tried until one is free in both families.
-const TRIES: usize = 64;
 /// Index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;

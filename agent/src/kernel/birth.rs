@@ -58,7 +58,7 @@ pub(super) fn attach(object: &mut aya::Ebpf, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The two maps that the programs read.
+/// The maps that the programs read, and the one that both sides write.
 #[derive(Debug)]
 pub struct Births {
     patterns: Table<u32, Segment>,
@@ -125,7 +125,7 @@ impl Births {
         let place = Place { mask, depth, bank: self.bank.load(Ordering::Relaxed), spilled: 0 };
         let given = match self.places.lookup(&cgroup)? {
             None if mask == 0 => Ok(()),
-            Some(_) if mask == 0 => self.forget(cgroup),
+            Some(_) if mask == 0 => self.places.remove(&cgroup),
             Some(found) if (Place { spilled: 0, ..found }) == place => Ok(()),
             _ => self.places.insert(&cgroup, &place),
         };

@@ -1,7 +1,6 @@
 //! Cgroups that should be labelled and that no map has room for. It refuses to let them be: what is in them is refused
 //! until there is room.
 
-use std::io;
 use std::path::Path;
 
 use weir_ebpf::{Place, lacks, map, slot};
@@ -70,8 +69,7 @@ impl Crowded {
     }
 }
 
-/// `E2BIG`: bpf(2).
+/// bpf(2).
 pub(super) fn is_full(fault: &FenceError) -> bool {
-    let full = io::Error::from_raw_os_error(libc::E2BIG);
-    matches!(fault, FenceError::Map { source, .. } if source.raw_os_error() == full.raw_os_error())
+    matches!(fault, FenceError::Map { source, .. } if source.raw_os_error() == Some(libc::E2BIG))
 }

@@ -1,14 +1,22 @@
-//! The kernel's list of TCP sockets, and the way to end one (sock_diag(7), `SOCK_DESTROY`). Both speak of the network
-//! namespace of the calling thread. It refuses to end a socket it cannot name by its cookie: ports are used again.
+//! The kernel's lists of TCP and UDP sockets, and the way to end one (sock_diag(7), `SOCK_DESTROY`). All speak of the
+//! network namespace of the calling thread. It refuses to end a socket it cannot name by its cookie: ports are used again.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
-/// A TCP socket as the kernel shows it.
+/// What the kernel has a list of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// A socket as the kernel shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
+    pub protocol: Protocol,
     pub local: SocketAddr,
     pub remote: SocketAddr,
     pub is_listening: bool,
@@ -21,21 +29,24 @@ pub struct Found {
     id: [u8; SOCKET_ID],
 }
 
-/// Every TCP socket of this network namespace that listens or has a peer.
+/// Every TCP socket of this network namespace that listens or has a peer, and every UDP socket that has one.
 ///
 /// # Errors
 /// The kernel has no sock_diag, or does not answer.
-pub fn tcp_sockets() -> io::Result<Vec<Found>> {
+pub fn sockets() -> io::Result<Vec<Found>> {
     let socket = open()?;
     let mut found = Vec::new();
-    for family in [AF_INET, AF_INET6] {
-        let request = request(SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, family, STATES, &[0; SOCKET_ID]);
-        match socket.send(&request) {
-            // A kernel without IPv6.
-            Err(fault) if fault.kind() == io::ErrorKind::NotFound => continue,
-            sent => sent?,
-        };
-        read_answers(&socket, &mut |body| found.extend(Found::read(body)))?;
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        for family in [AF_INET, AF_INET6] {
+            let about = (protocol, family);
+            let request = request(SOCK_DIAG_BY_FAMILY, REQUEST | DUMP, about, STATES, &[0; SOCKET_ID]);
+            match socket.send(&request) {
+                // A kernel without IPv6.
+                Err(fault) if fault.kind() == io::ErrorKind::NotFound => continue,
+                sent => sent?,
+            };
+            read_answers(&socket, &mut |body| found.extend(Found::read(protocol, body)))?;
+        }
     }
     Ok(found)
 }
@@ -46,7 +57,8 @@ pub fn tcp_sockets() -> io::Result<Vec<Found>> {
 /// CAP_NET_ADMIN is missing, or the kernel was built without `CONFIG_INET_DIAG_DESTROY`.
 pub fn destroy(found: &Found) -> io::Result<bool> {
     let socket = open()?;
-    socket.send(&request(SOCK_DESTROY, REQUEST | ACK, found.family, u32::MAX, &found.id))?;
+    let about = (found.protocol, found.family);
+    socket.send(&request(SOCK_DESTROY, REQUEST | ACK, about, u32::MAX, &found.id))?;
     match read_answers(&socket, &mut |_| {}) {
         Ok(()) => Ok(true),
         Err(fault) if fault.raw_os_error() == Some(libc::ENOENT) => Ok(false),
@@ -54,14 +66,18 @@ pub fn destroy(found: &Found) -> io::Result<bool> {
     }
 }
 
-/// Does this kernel list TCP sockets, and end one that is asked for?
+/// Does this kernel list TCP and UDP sockets, and end one that is asked for?
 ///
 /// # Errors
 /// CAP_NET_ADMIN is missing.
 pub fn can_destroy() -> io::Result<bool> {
+    Ok(can_destroy_each(Protocol::Tcp)? && can_destroy_each(Protocol::Udp)?)
+}
+
+fn can_destroy_each(protocol: Protocol) -> io::Result<bool> {
     let answer = |kind, flags, states| {
         let socket = open()?;
-        socket.send(&request(kind, REQUEST | flags, AF_INET, states, &[0; SOCKET_ID]))?;
+        socket.send(&request(kind, REQUEST | flags, (protocol, AF_INET), states, &[0; SOCKET_ID]))?;
         read_answers(&socket, &mut |_| {})
     };
     if answer(SOCK_DIAG_BY_FAMILY, DUMP, 1 << TCP_LISTEN).is_err() {
@@ -76,20 +92,31 @@ pub fn can_destroy() -> io::Result<bool> {
 }
 
 fn open() -> io::Result<Socket> {
-    let (netlink, sock_diag) = (Domain::from(libc::AF_NETLINK), Protocol::from(libc::NETLINK_SOCK_DIAG));
+    let (netlink, sock_diag) =
+        (Domain::from(libc::AF_NETLINK), socket2::Protocol::from(libc::NETLINK_SOCK_DIAG));
     let socket = Socket::new(netlink, Type::DGRAM, Some(sock_diag))?;
     socket.set_read_timeout(Some(std::time::Duration::from_secs(5)))?;
     Ok(socket)
 }
 
 /// `struct nlmsghdr`, then `struct inet_diag_req_v2`.
-fn request(kind: u16, flags: u16, family: u8, states: u32, id: &[u8; SOCKET_ID]) -> Vec<u8> {
+fn request(
+    kind: u16,
+    flags: u16,
+    (protocol, family): (Protocol, u8),
+    states: u32,
+    id: &[u8; SOCKET_ID],
+) -> Vec<u8> {
+    let protocol = match protocol {
+        Protocol::Tcp => libc::IPPROTO_TCP,
+        Protocol::Udp => libc::IPPROTO_UDP,
+    };
     let mut bytes = Vec::with_capacity(HEADER + 8 + SOCKET_ID);
     bytes.extend(((HEADER + 8 + SOCKET_ID) as u32).to_ne_bytes());
     bytes.extend(kind.to_ne_bytes());
     bytes.extend(flags.to_ne_bytes());
     bytes.extend([0; 8]);
-    bytes.extend([family, libc::IPPROTO_TCP as u8, 0, 0]);
+    bytes.extend([family, protocol as u8, 0, 0]);
     bytes.extend(states.to_ne_bytes());
     bytes.extend(id);
     bytes
@@ -138,14 +165,15 @@ impl Found {
     }
 
     /// `struct inet_diag_msg`: family, state, timer, retrans, the id, expires, rqueue, wqueue, uid, inode; then attributes.
-    fn read(body: &[u8]) -> Option<Self> {
+    fn read(protocol: Protocol, body: &[u8]) -> Option<Self> {
         let [family, state] = *body.first_chunk::<2>()?;
         let id: [u8; SOCKET_ID] = body.get(4..4 + SOCKET_ID)?.try_into().ok()?;
         let inode = u32::from_ne_bytes(body.get(68..72)?.try_into().ok()?);
         Some(Self {
+            protocol,
             local: end(family, &id, 0, 4)?,
             remote: end(family, &id, 2, 20)?,
-            is_listening: state == TCP_LISTEN,
+            is_listening: protocol == Protocol::Tcp && state == TCP_LISTEN,
             cgroup: attribute(body.get(72..)?, CGROUP_ID).unwrap_or(0),
             inode: inode.into(),
             family,
@@ -197,7 +225,8 @@ const SOCK_DESTROY: u16 = 21;
 /// `INET_DIAG_CGROUP_ID` (Linux 5.7).
 const CGROUP_ID: u16 = 21;
 const TCP_LISTEN: u8 = 10;
-/// All states but TIME_WAIT (6), which has no owner, and CLOSE (7), which has no peer.
+/// All states but TIME_WAIT (6), which has no owner, and CLOSE (7), which has no peer. A connected UDP socket is
+/// ESTABLISHED (1), any other one CLOSE.
 const STATES: u32 = 0xfff & !(1 << 6) & !(1 << 7);
 
 #[cfg(test)]
@@ -210,7 +239,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let mut client = std::net::TcpStream::connect(address).unwrap();
         let (_accepted, _) = listener.accept().unwrap();
-        let sockets = tcp_sockets().unwrap();
+        let sockets = sockets().unwrap();
         assert!(sockets.iter().any(|found| found.is_listening && found.local == address));
         let near = client.local_addr().unwrap();
         let found = sockets.iter().find(|found| found.local == near && found.remote == address).unwrap();
@@ -226,12 +255,31 @@ mod tests {
     }
 
     #[test]
+    fn a_datagram_socket_with_a_peer_is_found_and_loses_it() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let ends = (client.local_addr().unwrap(), server.local_addr().unwrap());
+        let sockets = sockets().unwrap();
+        let is_udp = |found: &&Found| found.protocol == Protocol::Udp && found.local == ends.0;
+        let found = sockets.iter().find(is_udp).unwrap();
+        assert_eq!(found.remote, ends.1);
+        assert!(!sockets.iter().any(|found| found.protocol == Protocol::Udp && found.local == ends.1));
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        assert!(destroy(found).unwrap());
+        assert_eq!(client.send(b"more").unwrap_err().raw_os_error(), Some(libc::ECONNABORTED));
+        assert!(client.peer_addr().is_err(), "it has no peer any more");
+    }
+
+    #[test]
     fn v6_and_garbage_are_read_within_bounds() {
         let listener = std::net::TcpListener::bind("[::1]:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert!(tcp_sockets().unwrap().iter().any(|found| found.local == address));
+        assert!(sockets().unwrap().iter().any(|found| found.local == address));
         for length in 0..80 {
-            assert_eq!(Found::read(&vec![2; length]).is_some(), length >= 72);
+            assert_eq!(Found::read(Protocol::Tcp, &vec![2; length]).is_some(), length >= 72);
             let _ = message(&vec![0xff; length]);
             let _ = attribute(&vec![0; length], CGROUP_ID);
         }

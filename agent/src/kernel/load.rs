@@ -71,13 +71,42 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     Ok(object)
 }
 
-/// Attaches every program at the tree's root (`handover` at the agents' cgroup) by a pinned link, or swaps it into the link pinned there. Returns the
-/// layers that this kernel does not have.
+/// Attaches every program by a pinned link, or swaps it into the link pinned there. Returns the layers that this kernel
+/// does not have.
 pub(super) fn attach(
     object: &mut aya::Ebpf,
     folder: &Path,
     tree: &Tree,
 ) -> Result<Vec<&'static str>, FenceError> {
+    attach_hooks(object, folder, tree)?;
+    let mut missing = Vec::new();
+    if let Err(fault) = birth::attach(object, folder) {
+        tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
+        missing.push(Feature::Birth.layer());
+    }
+    if let Err(fault) = attach_unix(folder, tree) {
+        tracing::warn!(%fault, "no hooks for unix sockets (kernel 6.7): local databases are reachable past the fence");
+        missing.push(Feature::Unix.layer());
+    }
+    Ok(missing)
+}
+
+pub(super) fn attach_unix(folder: &Path, tree: &Tree) -> std::io::Result<()> {
+    unix::attach(OBJECT, folder, tree)
+}
+
+/// Is this the name of a program on a cgroup's hook, and of its pin?
+pub(super) fn is_hook(name: &str) -> bool {
+    PROGRAMS.iter().chain(&unix::HOOKS).any(|(hook, _)| *hook == name)
+}
+
+/// The attach type of one of [`PROGRAMS`].
+pub(super) fn attach_type(hook: &str) -> Option<u32> {
+    PROGRAMS.iter().find(|(name, _)| *name == hook).map(|(_, attach_type)| *attach_type)
+}
+
+/// The programs that no fence can do without: at the tree's root, and `handover` at the agents' cgroup.
+pub(super) fn attach_hooks(object: &aya::Ebpf, folder: &Path, tree: &Tree) -> Result<(), FenceError> {
     let mut fresh = Vec::new();
     let agents = tree.agents()?;
     for (name, attach_type) in PROGRAMS {
@@ -101,16 +130,7 @@ pub(super) fn attach(
             }
         }
     }
-    let mut missing = Vec::new();
-    if let Err(fault) = birth::attach(object, folder) {
-        tracing::warn!(%fault, "no hook for new cgroups: they are labelled only while the agent lives, and a moment late");
-        missing.push(Feature::Birth.layer());
-    }
-    if let Err(fault) = unix::attach(OBJECT, folder, tree) {
-        tracing::warn!(%fault, "no hook for unix sockets (kernel 6.7): local databases are reachable past the fence");
-        missing.push(Feature::Unix.layer());
-    }
-    Ok(missing)
+    Ok(())
 }
 
 /// True when a new link was made, false when a pinned one was taken over.

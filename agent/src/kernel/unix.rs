@@ -1,6 +1,7 @@
-//! The hook for unix sockets, which aya cannot load: its attach type is newer than the library. The program is taken
-//! from the same object, tied to the pinned maps, and loaded by bpf(2). It refuses to be required: kernels below 6.7
-//! have no such hook, and then this layer is reported as missing.
+//! The hooks for unix sockets, which aya cannot load: their attach types are newer than the library. The program is taken
+//! from the same object, tied to the pinned maps, and loaded by bpf(2), once for `connect` and once for datagrams that
+//! name their receiver. It refuses to be required: kernels below 6.7 have no such hooks, and then this layer is reported
+//! as missing.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -11,20 +12,26 @@ use aya_obj::generated::{BPF_PSEUDO_KFUNC_CALL, bpf_insn};
 
 use super::{Tree, load, sys};
 
-const PROGRAM: &str = "connect_unix";
-/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR` and `BPF_CGROUP_UNIX_CONNECT` (include/uapi/linux/bpf.h).
-pub(super) const CGROUP_SOCK_ADDR: u32 = 18;
+/// In the object.
+const PROGRAM: &str = "to_unix";
+/// Its pins, each with its attach type: `BPF_CGROUP_UNIX_CONNECT`, `BPF_CGROUP_UNIX_SENDMSG` (include/uapi/linux/bpf.h).
+pub(super) const HOOKS: [(&str, u32); 2] = [("connect_unix", UNIX_CONNECT), ("sendmsg_unix", 50)];
 pub(super) const UNIX_CONNECT: u32 = 49;
+/// `BPF_PROG_TYPE_CGROUP_SOCK_ADDR`.
+pub(super) const CGROUP_SOCK_ADDR: u32 = 18;
 /// `BPF_JMP | BPF_CALL`.
 const CALL: u8 = 0x85;
 
-/// Loads and attaches the program, or swaps it into the pinned link.
+/// Loads and attaches the program at each hook, or swaps it into the link pinned there.
 pub(super) fn attach(object: &[u8], folder: &Path, tree: &Tree) -> io::Result<()> {
-    let program = program(object, folder)?;
-    load::attach_one(program.as_fd(), UNIX_CONNECT, &folder.join(PROGRAM), tree.node()).map(drop)
+    for ((pin, attach_type), program) in HOOKS.into_iter().zip(programs(object, folder)?) {
+        load::attach_one(program.as_fd(), attach_type, &folder.join(pin), tree.node())?;
+    }
+    Ok(())
 }
 
-fn program(object: &[u8], folder: &Path) -> io::Result<OwnedFd> {
+/// The program, loaded for each hook.
+fn programs(object: &[u8], folder: &Path) -> io::Result<Vec<OwnedFd>> {
     let mut object = aya_obj::Object::parse(object).map_err(io::Error::other)?;
     let program =
         object.programs.get(PROGRAM).ok_or_else(|| io::Error::other("the object lacks it"))?.clone();
@@ -43,7 +50,9 @@ fn program(object: &[u8], folder: &Path) -> io::Result<OwnedFd> {
         .ok_or_else(|| io::Error::other("the object lacks its code"))?
         .instructions;
     name_kernel_function(&mut instructions)?;
-    sys::program_load(bytes(&instructions), &program.license, CGROUP_SOCK_ADDR, UNIX_CONNECT)
+    let code = bytes(&instructions);
+    // The maps stay open until the kernel holds them itself.
+    HOOKS.iter().map(|(_, hook)| sys::program_load(code, &program.license, CGROUP_SOCK_ADDR, *hook)).collect()
 }
 
 /// Puts the id of `bpf_cast_to_kern_ctx` on this kernel where the object has a placeholder.

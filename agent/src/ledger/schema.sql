@@ -141,7 +141,17 @@ FROM audit WHERE kind = 'admin';
 
 -- Connections that the kernel turned against those that the agent took; `failed` rows are differences that stayed.
 CREATE VIEW IF NOT EXISTS coverage AS
-SELECT ts, node, epoch, decision, reason, seq
+SELECT ts, node, epoch, decision,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' turned=') + 8) AS INTEGER) AS turned,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' published=') + 11) AS INTEGER) AS published,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' handed=') + 8) AS INTEGER) AS handed,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' accepted=') + 10) AS INTEGER) AS accepted,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' aborted=') + 9) AS INTEGER) AS aborted,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' in_handshake=') + 14) AS INTEGER) AS in_handshake,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' waiting=') + 9) AS INTEGER) AS waiting,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' lost=') + 6) AS INTEGER) AS lost,
+  CAST(substr(' ' || reason, instr(' ' || reason, ' unexplained=') + 13) AS INTEGER) AS unexplained,
+  reason, seq
 FROM audit WHERE kind = 'admin' AND method = 'coverage';
 
 -- Monitor mode: what would have been refused, masked or held.

@@ -129,7 +129,17 @@ FROM audit WHERE kind = 'admin';
 
 -- Connections that the kernel turned against those that the agent took; `failed` rows are differences that stayed.
 CREATE VIEW IF NOT EXISTS coverage AS
-SELECT ts, node, epoch, decision, reason, seq
+SELECT ts, node, epoch, decision,
+  toUInt64OrZero(extract(reason, '\\bturned=([0-9]+)')) AS turned,
+  toUInt64OrZero(extract(reason, '\\bpublished=([0-9]+)')) AS published,
+  toUInt64OrZero(extract(reason, '\\bhanded=([0-9]+)')) AS handed,
+  toUInt64OrZero(extract(reason, '\\baccepted=([0-9]+)')) AS accepted,
+  toUInt64OrZero(extract(reason, '\\baborted=([0-9]+)')) AS aborted,
+  toUInt64OrZero(extract(reason, '\\bin_handshake=([0-9]+)')) AS in_handshake,
+  toUInt64OrZero(extract(reason, '\\bwaiting=([0-9]+)')) AS waiting,
+  toUInt64OrZero(extract(reason, '\\blost=([0-9]+)')) AS lost,
+  toUInt64OrZero(extract(reason, '\\bunexplained=([0-9]+)')) AS unexplained,
+  reason, seq
 FROM audit WHERE kind = 'admin' AND method = 'coverage';
 
 -- Monitor mode: what would have been refused, masked or held.

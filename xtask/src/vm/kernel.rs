@@ -38,7 +38,11 @@ impl Kernel {
     pub(super) fn unpack(debs: &[PathBuf], folder: &Path) -> Result<Kernel> {
         let name = debs.first().and_then(|deb| deb.file_stem()).context("no package")?;
         let root = folder.join("kernels").join(name);
-        if !root.join("unpacked").exists() {
+        // Which packages are unpacked there: another list with the same first one is another kernel.
+        let marker = root.join("unpacked");
+        let list: Vec<_> = debs.iter().map(|deb| deb.to_string_lossy()).collect();
+        let list = list.join("\n");
+        if fs::read_to_string(&marker).ok().as_ref() != Some(&list) {
             fs::create_dir_all(&root)?;
             for deb in debs {
                 let status = Command::new("dpkg-deb").arg("-x").arg(deb).arg(&root).status()?;
@@ -46,7 +50,7 @@ impl Kernel {
                     bail!("{} cannot be unpacked", deb.display());
                 }
             }
-            fs::write(root.join("unpacked"), "")?;
+            fs::write(&marker, list)?;
         }
         Kernel::of(&root)
     }
