@@ -182,9 +182,9 @@ mod tests {
         let address = server.local_addr().unwrap();
         let client = std::net::TcpStream::connect(address).unwrap();
         let (accepted, _) = server.accept().unwrap();
-        let inodes = sockets_of(Path::new("/proc/self/fd"));
         let named = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         named.connect("127.0.0.1:9").unwrap();
+        let inodes = sockets_of(Path::new("/proc/self/fd"));
         let sockets = diag::sockets().unwrap();
         let held = inodes.iter().map(|inode| (*inode, ("app".to_owned(), 7))).collect();
         let ours = Ours { held, ..Ours::default() };

@@ -1,6 +1,7 @@
 """An unlabelled process that a workload may talk to. Ends with its input.
 
-usage: friend.py FAR4 pass PATH new|connected   hands a TCP socket to whoever connects to the unix socket PATH
+usage: friend.py FAR4 pass PATH new|connected|datagrams
+                                                hands a socket to whoever connects to the unix socket PATH
        friend.py FAR4 hold UID                  holds a connection as that user, and prints PID,DESCRIPTOR
        friend.py FAR4 forward                   forwards a loopback port, which it prints
        friend.py FAR4 start COMMAND…            runs the command with a connection as an inherited descriptor
@@ -19,7 +20,12 @@ far, what, rest = (sys.argv[1], 9000), sys.argv[2], sys.argv[3:]
 def hand_out(listener):
     while True:
         caller, _ = listener.accept()
-        s = socket.create_connection(far) if rest[1] == "connected" else socket.socket()
+        if rest[1] == "connected":
+            s = socket.create_connection(far)
+        else:
+            s = socket.socket(type=socket.SOCK_DGRAM if rest[1] == "datagrams" else socket.SOCK_STREAM)
+        if rest[1] == "datagrams":
+            s.connect(far)
         socket.send_fds(caller, [b"!"], [s.fileno()])
 
 

@@ -5,6 +5,7 @@ usage: ways.py WAY FAR4 FAR6 DEVICE [ARGUMENT]   (ports of the far host: TCP and
 
 import ctypes
 import errno
+import fcntl
 import mmap
 import os
 import select
@@ -20,7 +21,8 @@ WORD = b"weir?"
 
 
 def syscall(number, *arguments):
-    done = libc.syscall(number, *arguments)
+    whole = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
+    done = libc.syscall(number, *whole)
     if done < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return done
@@ -198,6 +200,22 @@ def outlives(s):
     talk(s)
 
 
+def names_its_peer(s):
+    """The same for a datagram socket, which loses its peer."""
+    poll = select.poll()
+    poll.register(s, 0)
+    if poll.poll(20_000 if "LABELLED" in os.environ else 0):
+        raise OSError(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or errno.ECONNABORTED, "ended")
+    s.send(WORD)
+
+
+def older_datagrams():
+    with socket.socket(type=socket.SOCK_DGRAM) as s:
+        s.connect((far4, PORT))
+        join(argument)
+        names_its_peer(s)
+
+
 def older():
     with socket.create_connection((far4, PORT)) as s:
         talk(s)
@@ -218,10 +236,18 @@ def late_socket():
 
 
 def own_namespace():
+    """A network of one's own, and a server in it."""
     flags = 0x10000000 | 0x40000000  # CLONE_NEWUSER | CLONE_NEWNET
     if libc.unshare(flags) != 0:
         raise OSError(ctypes.get_errno() or errno.EPERM, "unshare")
-    tcp()
+    with socket.socket() as s:
+        fcntl.ioctl(s, 0x8914, struct.pack("=16sH22x", b"lo", 1))  # SIOCSIFFLAGS: up
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as s:
+        s.settimeout(5)
+        s.connect(server.getsockname())
+        near, _ = server.accept()
+        near.sendall(WORD)
+        talk(s)
 
 
 def steal(pid, descriptor):
@@ -229,6 +255,32 @@ def steal(pid, descriptor):
     taken = syscall(438, pidfd, int(descriptor), 0)
     with socket.socket(fileno=taken) as s:
         talk(s)
+
+
+def write_into(pid):
+    syscall(311, int(pid.split(",")[0]), None, 0, None, 0, 0)  # process_vm_writev
+
+
+def born_elsewhere():
+    """A child that begins in another cgroup (CLONE_INTO_CGROUP) and connects."""
+    folder = os.open(argument, os.O_DIRECTORY)
+    # struct clone_args: the flags come first, the signal of its end fifth, the cgroup last.
+    words = struct.pack("=11Q", 0x200000000, 0, 0, 0, 17, 0, 0, 0, 0, 0, folder)
+    child = syscall(435, ctypes.create_string_buffer(words, len(words)), len(words))
+    if child == 0:
+        try:
+            tcp()
+            os._exit(0)
+        except OSError as fault:
+            os._exit(fault.errno)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def keep_key():
+    """add_key: a request for a key may have the kernel start a program that looks a name up."""
+    syscall(248, b"user", b"weir", WORD, len(WORD), -2)
 
 
 def attach(pid):
@@ -254,9 +306,8 @@ def device_bound(s):
 
 
 def vsock():
-    with socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM) as s:
-        s.settimeout(2)
-        s.connect((2, 9000))
+    """Opens one: whether somebody answers is the hypervisor's affair."""
+    socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM).close()
 
 
 WAYS = {
@@ -291,13 +342,18 @@ WAYS = {
     "every-protocol": every_protocol,
     "late-socket": late_socket,
     "older-connection": older,
+    "older-datagrams": older_datagrams,
     "passed-socket": lambda: friend(connect_and_talk),
     "passed-connection": lambda: friend(outlives),
+    "passed-datagrams": lambda: friend(names_its_peer),
     "inherited-connection": lambda: talk(socket.socket(fileno=int(argument))),
     "own-namespace": own_namespace,
     "leave-cgroup": lambda: late(tcp),
+    "born-elsewhere": born_elsewhere,
     "pidfd-getfd": lambda: steal(*argument.split(",")),
     "ptrace": lambda: attach(argument),
+    "write-memory": lambda: write_into(argument),
+    "key": keep_key,
     "neighbour": lambda: tcp(to=("127.0.0.1", int(argument))),
 }
 
