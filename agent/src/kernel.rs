@@ -95,7 +95,7 @@ impl Fence {
     /// Call it before the process opens any socket. Labelled connections are refused until the first [`Fence::beat`].
     ///
     /// # Errors
-    /// See [`FenceError`]; on an error nothing new stays attached.
+    /// See [`FenceError`]; on an error the fence is as it was, or closed.
     pub fn raise(settings: &config::Fence) -> Result<Self, FenceError> {
         Self::raise_with(settings, None)
     }
@@ -112,12 +112,10 @@ impl Fence {
             return Err(FenceError::Privileges(format!("not held: {}", missing.join(", "))));
         }
         let mut layers = feature::layers_missing()?;
+        require(&settings.require, &layers)?;
         let folder = bpffs::prepare(&settings.bpffs)?;
         let upgrade = lock.is_some();
-        let lock = match lock {
-            Some(lock) => lock,
-            None => bpffs::lock(&folder)?,
-        };
+        let (lock, others) = bpffs::lock_all(&settings.bpffs, &folder, lock)?;
         let own = cgroup::Own::enter(&tree)?;
         let mut object = load::load(&folder)?;
         let pins = Pins::open(&folder)?;
@@ -135,6 +133,7 @@ impl Fence {
         let births =
             if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
         bpffs::remove_old_layouts(&settings.bpffs);
+        drop(others);
         let held = hold::Held::of(&folder).map_err(|source| FenceError::NoBpffs { path: folder, source })?;
         let (lock, object) = (lock.into(), object.into());
         Ok(Self { tree, own, pins, crowded, lock, held, object, missing: layers, births })
@@ -240,10 +239,10 @@ fn require(wanted: &[String], missing: &[&str]) -> Result<(), FenceError> {
     Ok(())
 }
 
-/// Whether pins of a fence are there, with or without an agent behind them.
+/// Whether pins of a fence are there, with or without an agent behind them, of this version or another.
 #[must_use]
 pub fn is_up(settings: &config::Fence) -> bool {
-    bpffs::folder(&settings.bpffs).is_dir()
+    !bpffs::layouts(&settings.bpffs).is_empty()
 }
 
 /// Removes the pins of a fence without its agent. Returns false when none was up.
@@ -251,13 +250,19 @@ pub fn is_up(settings: &config::Fence) -> bool {
 /// # Errors
 /// A pin cannot be removed; [`FenceError::Held`] when the agent of these pins still runs, which must lift it itself.
 pub fn detach(settings: &config::Fence) -> Result<bool, FenceError> {
-    let folder = bpffs::folder(&settings.bpffs);
-    if !folder.is_dir() {
-        return Ok(false);
-    }
-    let _lock = bpffs::lock(&folder)?;
-    lift(&folder)?;
-    Ok(true)
+    let layouts = bpffs::layouts(&settings.bpffs);
+    let locks: Vec<OwnedFd> = layouts.iter().map(|folder| bpffs::lock(folder)).collect::<Result<_, _>>()?;
+    layouts.iter().try_for_each(|folder| lift(folder))?;
+    drop(locks);
+    Ok(!layouts.is_empty())
+}
+
+/// Has the kernel verify the programs, and attaches nothing.
+///
+/// # Errors
+/// It does not take one of them; which one, and why.
+pub fn try_out() -> Result<(), FenceError> {
+    load::try_out().map(drop)
 }
 
 fn lift(folder: &Path) -> Result<(), FenceError> {

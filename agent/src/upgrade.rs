@@ -13,10 +13,10 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 
 use crate::app::Agent;
-use crate::bundle;
 use crate::config::Config;
 use crate::credential::Secrets;
 use crate::kernel::inherit::Inheritance;
+use crate::{bundle, kernel};
 
 /// How long open connections may go on before the agent changes over; what is still open then is reset.
 pub const DRAIN: Duration = Duration::from_secs(2);
@@ -25,7 +25,7 @@ pub const LAST: Duration = Duration::from_millis(500);
 /// How long the new program may take to say that it could start.
 const TRIAL: Duration = Duration::from_secs(30);
 
-/// Loads what can be loaded beside a running agent: configuration, policies, secrets, the CA.
+/// Loads what can be loaded beside a running agent: configuration, policies, secrets, the kernel programs.
 ///
 /// # Errors
 /// Whatever would keep the agent from starting with these files.
@@ -33,7 +33,7 @@ pub fn rehearse(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     bundle::load(&config.policies, &bundle::surroundings(&config)).map_err(|why| anyhow::anyhow!("{why}"))?;
     Secrets::load(&config.secrets).map_err(anyhow::Error::msg)?;
-    Ok(())
+    kernel::try_out().context("the kernel does not take this version's programs")
 }
 
 /// The program on the disk, tried out with this agent's own arguments.

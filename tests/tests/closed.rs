@@ -164,6 +164,33 @@ fn a_dead_agents_fence_is_lifted_by_hand_and_recorded() {
 }
 
 #[test]
+fn the_pins_of_another_version_are_seen_locked_and_lifted() {
+    let mut bench = bench("other-version");
+    bench.agent().server().kill();
+    let pins = fs::read_dir(bench.lab.dir().join("bpf")).unwrap().next().unwrap().unwrap().path();
+    let older = pins.with_file_name("v1");
+    fs::rename(&pins, &older).unwrap();
+    bench.assert_closed();
+
+    // Its agent lives: no second one beside it.
+    let lock = fs::File::open(&older).unwrap();
+    lock.lock().unwrap();
+    let fault = format!("{:#}", bench.restart().unwrap_err());
+    assert!(fault.contains("another agent"), "{fault}");
+    let config = bench.config.clone();
+    let detached = || {
+        let mut detach = Command::new(weir().unwrap());
+        detach.args(["detach", "--reason", "away", "--config"]).arg(&config).status().unwrap().success()
+    };
+    assert!(!detached());
+    bench.assert_closed();
+    drop(lock);
+    assert!(detached());
+    assert!(!older.exists());
+    bench.assert_open();
+}
+
+#[test]
 fn an_agent_that_cannot_start_says_why_and_opens_nothing() {
     let mut bench = bench("unstartable");
     let policies = bench.lab.dir().join("policies");

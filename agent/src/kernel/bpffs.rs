@@ -43,6 +43,48 @@ pub(super) fn lock(folder: &Path) -> Result<OwnedFd, FenceError> {
     }
 }
 
+/// The pins of every layout that are there, of this program's and of others'.
+pub(super) fn layouts(bpffs: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(bpffs).into_iter().flatten().flatten();
+    let is_layout = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.and_then(|name| name.strip_prefix('v')).is_some_and(|rest| rest.parse::<u32>().is_ok())
+    };
+    entries.map(|entry| entry.path()).filter(is_layout).collect()
+}
+
+/// Locks the pins of every layout, so that no agent of another version lives beside this one; `inherited` is among them.
+/// Returns the lock on `folder`, and the others.
+pub(super) fn lock_all(
+    bpffs: &Path,
+    folder: &Path,
+    inherited: Option<OwnedFd>,
+) -> Result<(OwnedFd, Vec<OwnedFd>), FenceError> {
+    let (mut own, mut others) = (None, Vec::new());
+    let mut keep = |path: &Path, lock| {
+        if path == folder { own = Some(lock) } else { others.push(lock) }
+    };
+    let mut inherited = inherited;
+    for path in layouts(bpffs) {
+        match inherited.take_if(|lock| is_same(lock, &path)) {
+            Some(taken) => keep(&path, taken),
+            None => keep(&path, lock(&path)?),
+        }
+    }
+    others.extend(inherited);
+    match own {
+        Some(own) => Ok((own, others)),
+        None => Ok((lock(folder)?, others)),
+    }
+}
+
+fn is_same(fd: &OwnedFd, path: &Path) -> bool {
+    match (rustix::fs::fstat(fd), rustix::fs::stat(path)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
 /// Is this descriptor a folder of pins?
 pub(super) fn is_pins(fd: &impl AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|found| found.f_type as u64 == BPF_FS_MAGIC)
@@ -64,16 +106,9 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
 
 /// Removes the pins of other versions once the new ones are attached, so that no moment is unguarded.
 pub(super) fn remove_old_layouts(bpffs: &Path) {
-    let Ok(entries) = std::fs::read_dir(bpffs) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let is_layout = name.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
-        if !is_layout || name == weir_ebpf::LAYOUT {
-            continue;
-        }
-        if let Err(fault) = remove(&entry.path()) {
-            tracing::warn!(path = %entry.path().display(), %fault, "cannot remove the pins of another version");
+    for path in layouts(bpffs).into_iter().filter(|path| *path != folder(bpffs)) {
+        if let Err(fault) = remove(&path) {
+            tracing::warn!(path = %path.display(), %fault, "cannot remove the pins of another version");
         }
     }
 }

@@ -40,6 +40,15 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/we
 
 /// Loads maps (or opens their pins) and programs; attaches nothing.
 pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
+    load_with(Some(folder))
+}
+
+/// Loads the same with maps of their own, which go with what is returned.
+pub(super) fn try_out() -> Result<aya::Ebpf, FenceError> {
+    load_with(None)
+}
+
+fn load_with(folder: Option<&Path>) -> Result<aya::Ebpf, FenceError> {
     let (task, cgroup) = btf::of_this_kernel()?;
     let set_retval = u32::from(Feature::Errno.is_there().unwrap_or(false));
     let level = logs::level();
@@ -53,8 +62,10 @@ pub(super) fn load(folder: &Path) -> Result<aya::Ebpf, FenceError> {
     for (name, offset) in &cgroup {
         loader.override_global(name, offset, true);
     }
-    for name in weir_ebpf::map::PINNED {
-        loader.map_pin_path(name, folder.join(name));
+    if let Some(folder) = folder {
+        for name in weir_ebpf::map::PINNED {
+            loader.map_pin_path(name, folder.join(name));
+        }
     }
     let mut object = loader.load(OBJECT).map_err(|fault| FenceError::Object(chain(&fault)))?;
     for (name, _) in PROGRAMS {
