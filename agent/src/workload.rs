@@ -178,7 +178,7 @@ impl Workloads {
     }
 
     /// The workload of a cgroup path below the attach point.
-    fn of_path(&self, below: &str) -> Option<&str> {
+    pub fn of_path(&self, below: &str) -> Option<&str> {
         let mut labels = Path::new(below).ancestors().filter_map(Path::to_str);
         let number = labels.find_map(|path| self.number_for(path))?;
         self.by_label.get(&number).map(|workload| workload.name.as_str())

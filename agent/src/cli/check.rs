@@ -5,7 +5,7 @@
 mod features;
 mod patterns;
 mod probe;
-mod units;
+pub(super) mod units;
 
 use std::process::ExitCode;
 
