@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use super::{ask, step};
 
 /// Alternatives separated by `|`, the first that the distribution has is taken; and what it is for.
-const PACKAGES: [(&str, &str); 19] = [
+const PACKAGES: [(&str, &str); 20] = [
     ("build-essential", "compiling C dependencies"),
     ("pkg-config", "finding libraries"),
     ("cmake", "building aws-lc"),
@@ -19,6 +19,7 @@ const PACKAGES: [(&str, &str); 19] = [
     ("curl", "tests: an unmodified HTTP client"),
     ("openssl", "tests: certificates"),
     ("iproute2", "tests: network namespaces"),
+    ("systemd", "tests: systemd-analyze looks at the shipped units (it is not started)"),
     ("python3", "tests: unmodified clients"),
     ("python3-venv", "tests: unmodified Python clients in an environment of their own"),
     ("npm", "tests and demo: node-postgres, ClickHouse's engine"),
