@@ -105,8 +105,22 @@ fn a_command_run_inside_a_namespace_is_served_from_its_first_connection() {
 fn a_namespace_whose_loopback_is_down_stays_shut_and_is_named() {
     let lab = Lab::new("lo-down").unwrap();
     let agent = start(&lab);
-    let script = "for _ in 1 2 3; do curl -s -o /dev/null -w '%{http_code} ' --max-time 2 http://192.0.2.7:8080/; sleep 0.3; done";
-    let seen = agent.run(&["unshare", "--net", "sh", "-c", script]).unwrap();
+    // A server at the other end of a wire, in a namespace of its own.
+    let script = "
+ip link add v0 type veth peer name v1
+unshare --net sleep 60 & far=$!
+until ip link set v1 netns $far 2>/dev/null && ! ip link show v1 >/dev/null 2>&1; do sleep 0.05; done
+nsenter -t $far -n sh -c 'ip address add 192.0.2.7/24 dev v1; ip link set v1 up; exec python3 -m http.server 8080 --bind 192.0.2.7' >/dev/null 2>&1 & server=$!
+ip address add 192.0.2.1/24 dev v0
+ip link set v0 up
+until nsenter -t $far -n ss -Hltn | grep -q :8080; do sleep 0.05; done
+for _ in 1 2 3; do curl -s -o /dev/null -w '%{http_code} ' --max-time 2 http://192.0.2.7:8080/; sleep 0.3; done
+kill $server $far
+";
+    let words = ["unshare", "--net", "sh", "-c", script];
+    let direct = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&direct.stdout), "200 200 200 ", "unlabelled: {direct:?}");
+    let seen = agent.run(&words).unwrap();
     assert_eq!(seen.out, "000 000 000 ", "{seen:?}");
     until("the log names it", || fs::read_to_string(&agent.log).unwrap().contains("`lo` is down")).unwrap();
     until("the namespace is left", || namespaces(&agent) == 0).unwrap();
