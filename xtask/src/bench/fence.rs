@@ -57,6 +57,8 @@ pub(super) fn run(wish: &Wish, report: &mut Report) -> Result<()> {
         report.hook(case, name, each(kind), None);
     }
     report.hook(case, "of those, first packets", first, None);
+    // Whatever its length: the program looks at the head.
+    report.hook("kernel programs, a connection that is open", "each packet", plain, None);
     Ok(())
 }
 
