@@ -112,7 +112,10 @@ fn assemble(
     let live = {
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
         let relays = Arc::clone(&relays);
-        Live::start(&config.policies, bundle::surroundings(&config), move |reload| {
+        let mut surroundings = bundle::surroundings(&config);
+        let missing = fence.missing_layers().iter().map(|layer| ((*layer).to_owned(), false));
+        surroundings.layers.get_or_insert_default().extend(missing);
+        Live::start(&config.policies, surroundings, move |reload| {
             let mut problems = problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *problems = note(&reload);
             if let Reload::Swapped { sources, .. } = reload {

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use weir_core::policy::{Document, Policy, Problem, Surroundings, Version, zone_names};
 
 use crate::config::Config;
+use crate::kernel;
 use crate::lane::message::Sources;
 
 mod commit;
@@ -92,7 +93,7 @@ fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Document> {
     sources.files.iter().flat_map(read).collect()
 }
 
-/// What the configuration knows of the names that policies use.
+/// What the configuration knows of the names that policies use; whether this kernel has a layer, only a fence knows.
 #[must_use]
 pub fn surroundings(config: &Config) -> Surroundings {
     let groups: BTreeSet<&String> = config.people.iter().flat_map(|person| &person.groups).collect();
@@ -101,6 +102,7 @@ pub fn surroundings(config: &Config) -> Surroundings {
         users: Some(config.people.iter().map(|person| person.user.clone()).collect()),
         groups: Some(groups.into_iter().cloned().collect()),
         providers: Some(config.secrets.keys().cloned().collect()),
+        layers: Some(kernel::LAYERS.iter().map(|layer| ((*layer).to_owned(), true)).collect()),
         zones: Default::default(),
     }
 }

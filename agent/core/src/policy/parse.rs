@@ -35,6 +35,8 @@ pub struct Surroundings {
     pub groups: Option<Vec<String>>,
     /// Providers of secrets (`secrets:` of the configuration).
     pub providers: Option<Vec<String>>,
+    /// Layers of the fence by name: whether this host has them.
+    pub layers: Option<BTreeMap<String, bool>>,
     /// Time zones by name, for those that [`zone_names`] lists and the host knows.
     pub zones: BTreeMap<String, Zone>,
 }
@@ -252,4 +254,4 @@ impl Lexicon<'_> {
 }
 
 /// Keys that only a `policy:` document has.
-const POLICY_KEYS: [&str; 6] = ["target", "rules", "default", "fallback", "inject", "tls"];
+const POLICY_KEYS: [&str; 7] = ["target", "rules", "default", "fallback", "inject", "tls", "require"];

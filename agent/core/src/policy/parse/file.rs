@@ -2,6 +2,7 @@
 //! It refuses rules that can never fire and rules that share a name.
 
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -10,7 +11,7 @@ use super::super::node::Node;
 use super::super::rule::{Mode, PolicyFile, Rule, Stage, Target, Then};
 use super::super::{Inject, TargetTls};
 use super::matching::Scope;
-use super::{Draft, Keys, Lexicon, Reader, matching, outcome, target};
+use super::{Draft, Keys, Lexicon, Reader, matching, outcome, suggestion, target};
 use crate::action::Protocol;
 use crate::audit::Durability;
 
@@ -33,6 +34,9 @@ pub(super) fn policy(
     });
     if let Some((_, node)) = field("fallback") {
         fallback(reader, node);
+    }
+    if let Some((_, node)) = field("require") {
+        require(reader, node, lexicon);
     }
     let tls = field("tls").map_or_else(TargetTls::default, |(_, node)| target::tls(reader, node));
     let Some((_, target_node)) = field("target") else {
@@ -84,6 +88,24 @@ pub(super) fn policy(
 
 pub(super) fn mode(reader: &mut Reader<'_>, node: &Node) -> Option<Mode> {
     reader.choice(node, "mode", &[("enforce", Mode::Enforce), ("monitor", Mode::Monitor)])
+}
+
+/// Layers of the fence without which this policy promises nothing: where one is missing the bundle is refused.
+fn require(reader: &mut Reader<'_>, node: &Node, lexicon: &Lexicon<'_>) {
+    for (line, layer) in reader.texts(node, "require") {
+        let Some(known) = &lexicon.surroundings.layers else { continue };
+        match known.get(layer) {
+            Some(true) => {}
+            Some(false) => {
+                reader
+                    .problem(line, format!("this host's fence lacks the layer {layer:?}: see `weir check`"));
+            }
+            None => {
+                let nearest = suggestion(layer, known.keys().map(String::as_str));
+                reader.problem(line, format!("no layer of the fence is named {layer:?}{nearest}"));
+            }
+        }
+    }
 }
 
 /// Every fallback this build has is `deny`; anything softer is refused rather than ignored.
@@ -260,7 +282,7 @@ fn is_label(name: &str) -> bool {
 
 const KEYS: Keys = Keys {
     of: "a policy",
-    known: &["policy", "target", "mode", "default", "fallback", "inject", "tls", "rules"],
+    known: &["policy", "target", "mode", "default", "fallback", "inject", "tls", "rules", "require"],
     unbuilt: &[("record", "the audit row is always written; session recording comes later")],
 };
 

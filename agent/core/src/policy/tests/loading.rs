@@ -155,6 +155,18 @@ fn names_are_checked_against_what_the_host_knows() {
 }
 
 #[test]
+fn a_policy_may_demand_layers_of_the_fence() {
+    let layers = [("wall".into(), true), ("unix".into(), false)].into();
+    let host = Surroundings { layers: Some(layers), ..Surroundings::default() };
+    let file = |require: &[&str]| json!({"policy": "p", "target": {"host": "a.example"}, "default": "allow", "require": require});
+    assert!(compile(&[file(&["wall"])], &host).is_ok());
+    let wrong = compile(&[file(&["wall", "unix", "wal"])], &host).unwrap_err().join("\n");
+    assert!(wrong.contains("lacks the layer \"unix\""), "{wrong}");
+    assert!(wrong.contains("named \"wal\"") && wrong.contains("did you mean \"wall\""), "{wrong}");
+    assert!(compile(&[file(&["unix"])], &Surroundings::default()).is_ok(), "elsewhere nobody knows");
+}
+
+#[test]
 fn a_credential_in_clear_is_refused_and_not_repeated() {
     let file = |value: &str, host: &str| {
         json!({"policy": "p", "target": {"protocol": "http", "host": host},
