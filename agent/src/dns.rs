@@ -1,5 +1,5 @@
-//! DNS through the agent: each question is read, judged, recorded, asked of the host's own server, and answered.
-//! It refuses questions whose asker the kernel does not name, and servers that are neither the host's nor configured.
+//! DNS through the agent: each question is read, judged, recorded, asked of the host's own server or of a configured one in
+//! its network namespace, and answered. It refuses questions whose asker the kernel does not name, and all other servers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -105,6 +105,25 @@ impl Dns {
     }
 }
 
+/// The agent's answer to what has arrived; `None` to what is no question.
+async fn answer(
+    thread: &Thread,
+    origin: &Result<Origin, String>,
+    question: &[u8],
+    way: Way,
+) -> Option<Vec<u8>> {
+    match (judge(&thread.relay, origin, question), origin) {
+        (Next::Silence, _) | (Next::Forward(_), Err(_)) => None,
+        (Next::Refuse(answer, row), origin) => {
+            if let Some(row) = row {
+                note(thread, origin.as_ref().ok(), *row).await;
+            }
+            Some(answer)
+        }
+        (Next::Forward(question), Ok(origin)) => Some(forward(thread, origin, &question, way).await),
+    }
+}
+
 /// Judges what has arrived. It does not wait for anything.
 fn judge(relay: &Arc<Relay>, origin: &Result<Origin, String>, bytes: &[u8]) -> Next {
     let dns = &relay.dns;
@@ -176,6 +195,18 @@ async fn forward(thread: &Thread, origin: &Origin, forward: &Forward, way: Way) 
             tracing::debug!(server = %forward.server.address, %fault, "A DNS server has not answered.");
             query.refused(Code::ServFail)
         }
+    }
+}
+
+/// Writes the row of a refusal; a ledger that cannot be written refuses every other act as well.
+async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) {
+    match origin {
+        Some(origin) => {
+            if let Err(why) = record(thread, origin, row).await {
+                tracing::error!(%why, "The row of a refused look-up could not be written.");
+            }
+        }
+        None => thread.relay.append(&row),
     }
 }
 

@@ -1,11 +1,12 @@
 //! Where turned questions arrive: one socket for every address of 127.64.0.0/10, and one a slot on ::1.
-//! It refuses to guess who asks: a datagram whose asker the kernel has not published is handed out as such.
+//! It refuses to guess who asks: where the kernel has published nobody, the question is nobody's.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use weir_ebpf::{DNS_NET, DNS_NET_MASK, DNS_SLOTS, Listener, Tuple};
@@ -14,7 +15,7 @@ use crate::kernel::{self, Fence, datagram};
 use crate::listen::{NoOrigin, Origin};
 
 /// The ports on which one network namespace's questions arrive; 0 where the family is not served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     pub v4: u16,
     pub v6: [u16; DNS_SLOTS],
@@ -25,12 +26,6 @@ impl Ports {
     #[must_use]
     pub fn turned(listener: &Listener) -> Ports {
         Ports { v4: listener.dns4, v6: listener.dns6 }
-    }
-
-    /// `None` for more slots than there are.
-    #[must_use]
-    pub fn of(v4: u16, v6: &[u16]) -> Option<Ports> {
-        Some(Ports { v4, v6: v6.try_into().ok()? })
     }
 }
 
@@ -94,7 +89,7 @@ impl Bound {
         Ok(Self { v4: Pair(v4, twin), v6 })
     }
 
-    /// Those that another program of this process opened, in the order in which the kernel turns to them; `None` when
+    /// Those that the keeper opened, or the program before it, in the order in which the kernel turns to them; `None` when
     /// one of them is missing.
     #[must_use]
     pub fn adopt(inherited: Vec<OwnedFd>, turned: &Ports) -> Option<Self> {
@@ -122,14 +117,11 @@ impl Bound {
         Ok(ports)
     }
 
-    /// Further descriptors of the same sockets: what queues at them is not lost when these go.
-    ///
-    /// # Errors
-    /// No descriptors are to be had.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let pairs = std::iter::once(&self.v4).chain(&self.v6);
-        let sockets = pairs.flat_map(|Pair(read, twin)| std::iter::once(read).chain(twin));
-        sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    /// The sockets themselves.
+    #[must_use]
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        let pairs = std::iter::once(self.v4).chain(self.v6);
+        pairs.flat_map(|Pair(read, twin)| std::iter::once(read).chain(twin)).map(OwnedFd::from).collect()
     }
 }
 
@@ -191,11 +183,6 @@ impl Socket {
                 back: from,
             });
         }
-    }
-
-    /// Answers a question that arrived here. An answer that cannot be sent is lost, as datagrams are.
-    pub fn answer(&self, bytes: &[u8], to: SocketAddr, from: Option<Ipv4Addr>) {
-        let _ = datagram::send(&self.inner, bytes, to, from);
     }
 
     #[must_use]

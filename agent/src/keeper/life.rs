@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, watch};
 use weir_core::audit::Decision;
 
-use super::{CALLS, Half, counter, hear, lock};
+use super::{ASKED, CALLS, Half, counter, hear, lock};
 use crate::app::Agent;
 use crate::lane::message::{Beginning, ToRelay};
 use crate::lane::{self, Lane};
@@ -29,11 +29,9 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
     let (counter, counters) = lane::pair()?;
     let (dns, dnss) = lane::pair()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let beginning = Beginning { config: agent.config.text.clone(), sources: lock(&relays.sources).clone() };
     let mut fds = vec![
-        lane::sealed(&Beginning {
-            config: agent.config.text.clone(),
-            sources: lock(&relays.sources).clone(),
-        })?,
+        lane::sealed(&beginning)?,
         agent.ledger.intake(writer).context("an intake for the relaying process")?.into(),
         counters,
         dnss,
@@ -57,7 +55,7 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         gone: watch::Sender::new(false),
         dials: Arc::new(Semaphore::new(CALLS)),
         calls: Arc::new(Semaphore::new(CALLS)),
-        asked: AtomicUsize::new(0),
+        asked: Arc::new(Semaphore::new(ASKED)),
     });
     let child = spawn(theirs).context("cannot start the relaying process")?;
     counter::start(agent, &half, counter)?;
@@ -77,18 +75,22 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         }
     }
     {
-        // Nobody adds sockets or a policy between what is sent here and what is sent to the current one.
+        // Nobody adds sockets between what is sent here and what is sent to the current one.
         let questions = lock(&relays.questions);
         *lock(&relays.current) = Some(Arc::clone(&half));
         for (number, (ports, sockets)) in &*questions {
-            half.send_questions(*number, ports, sockets);
+            half.send_questions(*number, *ports, sockets);
         }
     }
-    half.send_policy(&lock(&relays.sources));
-    // Whatever changed while it began.
+    // Whatever changed while it began. A policy that changes from here on finds this process as the current one.
+    let sources = lock(&relays.sources);
+    if *sources != beginning.sources {
+        half.send_policy(&sources);
+    }
+    drop(sources);
     let fault = agent.ledger.faults().and_then(|faults| faults.borrow().clone());
-    half.tell(&half.main, &ToRelay::Ledger(fault), Vec::new());
-    half.tell(&half.main, &ToRelay::Resolvers(agent.servers.now()), Vec::new());
+    half.main.tell(&ToRelay::Ledger(fault), Vec::new());
+    half.main.tell(&ToRelay::Resolvers(agent.servers.now()), Vec::new());
     relays.changed.notify_waiters();
     Ok(half)
 }
