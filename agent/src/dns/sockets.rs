@@ -209,16 +209,30 @@ fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)>
 
 /// Answers a question through the socket among `sockets` at this port. What does not go to a workload of this host, or not
 /// from where questions are turned to, is not sent; an answer that cannot be sent is lost, as datagrams are.
-pub fn answer(sockets: &[OwnedFd], port: u16, to: SocketAddr, from: Option<Ipv4Addr>, bytes: &[u8]) {
+pub fn answer(
+    fence: &Fence,
+    sockets: &[OwnedFd],
+    port: u16,
+    to: SocketAddr,
+    from: Option<Ipv4Addr>,
+    bytes: &[u8],
+) {
     let is_turned = from.is_none_or(|from| u32::from(from) & DNS_NET_MASK == DNS_NET);
-    if !to.ip().is_loopback() || to.is_ipv4() != from.is_some() || !is_turned {
+    if to.is_ipv4() != from.is_some() || !is_turned {
         return;
     }
     let socket = sockets.iter().find(|socket| {
         let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
         local.is_some_and(|local| local.port() == port && local.is_ipv4() == to.is_ipv4())
     });
-    if let Some(socket) = socket {
+    let Some(socket) = socket else { return };
+    // Any other address may be a stranger's: only the kernel knows that somebody here asks from it.
+    let is_asked_from = || {
+        let at = SocketAddr::new(from.map_or(Ipv6Addr::LOCALHOST.into(), IpAddr::V4), port);
+        let netns = kernel::netns_cookie(socket).ok();
+        netns.is_some_and(|netns| matches!(fence.asker(&tuple(netns, to, at)), Ok(Some(_))))
+    };
+    if to.ip().is_loopback() || is_asked_from() {
         let _ = datagram::send(socket, bytes, to, from);
     }
 }
@@ -235,19 +249,22 @@ pub fn asker(
     to: SocketAddr,
     received: u64,
 ) -> Result<Origin, NoOrigin> {
-    let tuple = Tuple {
-        netns,
-        source: kernel::address(from.ip()),
-        destination: kernel::address(to.ip()),
-        source_port: from.port().into(),
-        destination_port: to.port().into(),
-    };
-    let origin = Origin::from(fence.asker(&tuple)?.ok_or(NoOrigin::NoRecord)?);
+    let origin = Origin::from(fence.asker(&tuple(netns, from, to))?.ok_or(NoOrigin::NoRecord)?);
     // Since then the tuple is this socket's, and it is so before its first datagram leaves.
     if received == 0 || monotonic(received) < origin.called_at {
         return Err(NoOrigin::NoRecord);
     }
     Ok(origin)
+}
+
+fn tuple(netns: u64, from: SocketAddr, to: SocketAddr) -> Tuple {
+    Tuple {
+        netns,
+        source: kernel::address(from.ip()),
+        destination: kernel::address(to.ip()),
+        source_port: from.port().into(),
+        destination_port: to.port().into(),
+    }
 }
 
 /// A reading of the wall clock as one of `CLOCK_MONOTONIC`: at most [`BLUR_NS`] too late, never too early.

@@ -50,7 +50,7 @@ fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
         },
         ToKeeper::DnsAnswer { number, port, to, from, bytes } => {
             if let Some((_, questions)) = lock(&agent.relays.questions).get(&number) {
-                sockets::answer(questions, port, to, from, &bytes);
+                sockets::answer(&agent.fence, questions, port, to, from, &bytes);
             }
         }
         ToKeeper::Withdraw { question } => agent.desk.withdraw(&question),

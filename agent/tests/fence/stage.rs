@@ -497,7 +497,7 @@ async fn answer(
             },
             Err(why) => format!("no origin: {why}"),
         };
-        sockets::answer(&answering, socket.port(), heard.from, heard.back, said.as_bytes());
+        sockets::answer(&fence, &answering, socket.port(), heard.from, heard.back, said.as_bytes());
         // The heart beats on this thread, too, and a slow machine with a flood of questions would leave it no turn.
         tokio::task::yield_now().await;
     }
