@@ -22,6 +22,8 @@ for way in sys.argv[4:]:
         show(way, f.read(struct.unpack('>H', f.read(2))[0]), s.getpeername()[0])
         continue
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(15)
+    if way.startswith('from='):
+        s.bind((way[5:], 0))
     if way == 'connected':
         s.connect((server, 53)); s.send(query)
     else:

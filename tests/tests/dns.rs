@@ -355,3 +355,17 @@ fn questions_are_answered_across_upgrades() {
     let seen = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "200 0");
 }
+
+#[test]
+fn a_question_from_another_address_of_this_host_is_answered() {
+    let lab = Lab::new("dns-outer").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    // The address by which this host would send; one without a route has none.
+    let outer = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let outer = outer.connect("198.51.100.1:9").and_then(|()| outer.local_addr());
+    for own in ["127.0.0.9".to_owned()].into_iter().chain(outer.ok().map(|outer| outer.ip().to_string())) {
+        let seen = ask(&agent, "127.0.0.1", "outer.lab.test", "1", &[&format!("from={own}")]);
+        assert!(seen.out.contains("code=0 cut=0 records=1"), "{own}: {seen:?}");
+    }
+}
