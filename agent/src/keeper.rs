@@ -102,12 +102,19 @@ pub(crate) struct Serving {
     number: u64,
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        lock(&self.relays.questions).remove(&self.number);
+impl Serving {
+    /// Receives no more; what was received is still answered.
+    pub(crate) fn pause(&self) {
         if let Some(half) = self.relays.now() {
             half.dns.tell(&ToRelay::Unserve { number: self.number }, Vec::new());
         }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        lock(&self.relays.questions).remove(&self.number);
+        self.pause();
     }
 }
 

@@ -43,11 +43,11 @@ struct Served {
     empty: u32,
 }
 
-/// A namespace's DNS sockets, served for as long as this lives; `None` once they are paused.
+/// A namespace's DNS sockets, served for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Questions {
     pub(crate) ports: Ports,
-    pub(crate) serving: Option<Serving>,
+    serving: Serving,
     /// The same sockets, for the program that follows this one.
     sockets: Arc<Vec<OwnedFd>>,
 }
@@ -55,7 +55,12 @@ pub(crate) struct Questions {
 impl Questions {
     pub(crate) fn begin(bound: Bound, relays: &Arc<Relays>) -> io::Result<Self> {
         let (ports, sockets) = (bound.ports()?, Arc::new(bound.into_descriptors()));
-        Ok(Self { ports, serving: Some(relays.serve(ports, Arc::clone(&sockets))), sockets })
+        Ok(Self { ports, serving: relays.serve(ports, Arc::clone(&sockets)), sockets })
+    }
+
+    /// Takes no more questions; those that were taken are still answered.
+    pub(crate) fn pause(&self) {
+        self.serving.pause();
     }
 
     /// Further descriptors of them: what queues there is not lost when this goes.
@@ -123,9 +128,9 @@ impl Namespaces {
 
     /// Takes nothing more; what comes waits in the queues.
     pub fn pause(&self) {
-        for served in self.lock().values_mut() {
+        for served in self.lock().values() {
             served.accepting.abort();
-            served.questions.serving = None;
+            served.questions.pause();
         }
     }
 

@@ -1,6 +1,8 @@
 //! Names through the agent: looked up, recorded, scrubbed, refused; and a policy by name that holds for what they lead to.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use weir_tests::nameserver::ASK;
 use weir_tests::process::{Server, until};
@@ -347,13 +349,35 @@ fn questions_are_answered_across_upgrades() {
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
     let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
     let mut command = agent.app(&["python3", "-c", ASK_MANY, "200"]).unwrap();
-    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
     for _ in 0..3 {
         let done = agent.weir(&["upgrade"]).unwrap();
         assert_eq!(done.code, 0, "{done:?}");
     }
     let seen = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "200 0");
+}
+
+#[test]
+fn a_question_that_waits_for_its_server_is_answered_across_an_upgrade() {
+    let lab = Lab::new("dns-late").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    let mut asking =
+        agent.app(&["python3", "-c", ASK, "127.0.0.1", "held.lab.test", "1", "connected"]).unwrap();
+    let asking = asking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the question waits at the server", || nameserver.held() == 1).unwrap();
+    let mut control = UnixStream::connect(&agent.control).unwrap();
+    control.write_all(b"{\"op\": \"upgrade\"}\n").unwrap();
+    let mut told = String::new();
+    BufReader::new(control).read_line(&mut told).unwrap();
+    // From here on the agent hands over.
+    assert!(told.contains("upgrading"), "{told}");
+    nameserver.release();
+    let seen = weir_tests::agent::done(asking.wait_with_output().unwrap()).unwrap();
+    assert!(seen.out.contains("code=0 cut=0 records=1"), "{seen:?}");
+    assert_eq!(nameserver.asked(), ["held.lab.test 1"], "it was asked once");
+    until("the agent serves again", || agent.weir(&["status"]).is_ok_and(|status| status.code == 0)).unwrap();
 }
 
 #[test]

@@ -121,11 +121,11 @@ async fn end_relay(agent: &Agent, patience: Duration) {
 async fn hand_over(
     agent: &Agent,
     listeners: &Listeners,
-    mut questions: Questions,
+    questions: Questions,
     control: &UnixListener,
 ) -> anyhow::Result<Inheritance> {
     agent.namespaces.pause();
-    questions.serving = None;
+    questions.pause();
     let open = tokio::select! {
         () = agent.fence.keep_alive() => 0,
         open = upgrade::drain(agent) => open,

@@ -12,7 +12,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use weir_core::limits::DNS_UDP_BYTES;
 
 use super::sockets::{Bound, Socket, Sockets};
-use super::{Way, answer};
+use super::{UnderWay, Way, answer};
 use crate::lane::message::{ToKeeper, ToRelay};
 use crate::relay::Thread;
 
@@ -51,6 +51,7 @@ pub(crate) async fn serve(thread: &Arc<Thread>) {
 
 /// Returns only when the sockets cannot be watched.
 async fn serve_all(thread: &Arc<Thread>, bound: Bound, number: u64) -> io::Error {
+    let _reading = UnderWay::begin(&thread.relay);
     let sockets = match Sockets::of(bound) {
         Ok(sockets) => sockets,
         Err(fault) => return fault,
@@ -83,6 +84,7 @@ async fn receive(thread: Arc<Thread>, socket: Socket, number: u64) {
         };
         let thread = Arc::clone(&thread);
         let back = Back { number, port: socket.port(), to: heard.from, from: heard.back };
+        let under_way = UnderWay::begin(&thread.relay);
         // A task of its own: what was received is answered, also when the socket is given up meanwhile.
         tokio::task::spawn_local(async move {
             buffer.truncate(heard.bytes);
@@ -91,6 +93,7 @@ async fn receive(thread: Arc<Thread>, socket: Socket, number: u64) {
             if let Some(answer) = answer(&thread, &origin, &buffer, Way::Datagram).await {
                 back.send(&thread, answer);
             }
+            drop(under_way);
         });
     }
 }

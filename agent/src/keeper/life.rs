@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use weir_core::audit::Decision;
 
-use super::{ASKED, CALLS, Half, counter, hear, lock};
+use super::{ASKED, CALLS, Half, STUCK, counter, hear, lock};
 use crate::app::Agent;
 use crate::lane::message::{Beginning, ToRelay};
 use crate::lane::{self, Lane};
@@ -59,10 +60,11 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
     });
     let child = spawn(theirs).context("cannot start the relaying process")?;
     counter::start(agent, &half, counter)?;
+    let mut hearing = JoinSet::new();
     for lane in half.lanes.iter().chain([&half.dns, &half.main]) {
-        tokio::spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
+        hearing.spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
     }
-    tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child));
+    tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child, hearing));
     half.main.post(&ToRelay::Begin { resolvers: agent.servers.now() }, fds)?;
     let mut gone = half.gone.subscribe();
     let ready = half.ready.notified();
@@ -130,8 +132,11 @@ fn spawn(lane: OwnedFd) -> std::io::Result<Child> {
 }
 
 /// Waits for the process to end, and clears up behind it.
-async fn watch_over(agent: Arc<Agent>, half: Arc<Half>, mut child: Child) {
+async fn watch_over(agent: Arc<Agent>, half: Arc<Half>, mut child: Child, mut hearing: JoinSet<()>) {
     let ended = child.wait().await;
+    // What it said last lies in the lanes.
+    let heard = async { while hearing.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STUCK, heard).await;
     tracing::info!(?ended, "The relaying process has ended.");
     // Dropped outside the lock: each counts itself out.
     let sessions = lock(&half.sessions).take();

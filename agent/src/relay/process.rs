@@ -173,7 +173,7 @@ impl Relay {
     async fn idle(&self) {
         loop {
             let left = self.left.notified();
-            if self.connections.load(Ordering::SeqCst) == 0 && self.dns.waiting() == 0 {
+            if self.connections.load(Ordering::SeqCst) == 0 && !self.dns.is_busy() {
                 return;
             }
             left.await;
