@@ -32,6 +32,8 @@ pub(crate) struct Relays {
     next: AtomicU64,
     /// Held while it is sent, so that no older policy follows a newer one.
     sources: Mutex<Sources>,
+    /// Commit and digest of the policy that was in force last, whichever process judged by it.
+    in_force: Mutex<(String, String)>,
     questions: Mutex<BTreeMap<u64, Asked>>,
 }
 
@@ -125,6 +127,7 @@ impl Relays {
             changed: Notify::new(),
             next: AtomicU64::new(1),
             sources: Mutex::default(),
+            in_force: Mutex::default(),
             questions: Mutex::default(),
         }
     }

@@ -181,6 +181,15 @@ impl Agent {
         Ok(id)
     }
 
+    /// What `weir status` says.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let said = self.weir(&["status", "--json"])?;
+        serde_json::from_str(&said.out).with_context(|| format!("weir status: {said:?}"))
+    }
+
     /// Waits until every row written so far is in the store.
     ///
     /// # Errors
@@ -188,7 +197,7 @@ impl Agent {
     pub fn settle(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let status: serde_json::Value = serde_json::from_str(&self.weir(&["status", "--json"])?.out)?;
+            let status = self.status()?;
             if status["ledger"]["seq"] == status["ledger"]["stored_seq"] {
                 return Ok(());
             }

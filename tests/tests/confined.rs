@@ -48,9 +48,7 @@ rules:
 
 impl Bench {
     fn relay(&self) -> serde_json::Value {
-        let status = self.agent.weir(&["status", "--json"]).unwrap();
-        let status: serde_json::Value = serde_json::from_str(&status.out).unwrap_or_default();
-        status["relay"].clone()
+        self.agent.status().unwrap_or_default()["relay"].clone()
     }
 
     fn relay_pid(&self) -> u32 {
@@ -63,10 +61,14 @@ impl Bench {
     }
 
     fn kill_relay(&self) -> u32 {
+        self.signal_relay("-KILL")
+    }
+
+    fn signal_relay(&self, signal: &str) -> u32 {
         let pid = self.relay_pid();
         assert_ne!(pid, 0);
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        assert!(killed.success());
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+        assert!(sent.success());
         pid
     }
 }
@@ -171,6 +173,34 @@ try:
 except OSError as fault:
     print(type(fault).__name__)
 ";
+
+#[test]
+fn a_policy_that_changes_while_the_relaying_process_is_replaced_is_recorded() {
+    let bench = bench("replaced-policy");
+    let sha = || bench.agent.status().unwrap()["policy"]["sha256"].clone();
+    let first = sha();
+    // It never says that it judges by the change.
+    let stopped = bench.signal_relay("-STOP");
+    let path = bench.agent.policies.join("web.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}\n# The same, said again.\n")).unwrap();
+    until("the keeper has read it", || {
+        fs::read_to_string(&bench.agent.log).unwrap().contains("A new policy is in force")
+    })
+    .unwrap();
+    assert_eq!(sha(), first, "in force is what the relaying process judges by");
+    bench.kill_relay();
+    until("another serves", || ![0, stopped].contains(&bench.relay_pid())).unwrap();
+    until("it judges by the change", || ![first.clone(), "".into()].contains(&sha())).unwrap();
+    let sql = "SELECT policy_sha FROM audit WHERE method = 'policy'";
+    let rows = bench.agent.audited(sql).unwrap();
+    assert_eq!(rows.iter().map(|row| &row["policy_sha"]).collect::<Vec<_>>(), [&sha()], "{rows:?}");
+    // Another one that judges by the same is no change.
+    let before = bench.kill_relay();
+    until("a third serves", || ![0, before].contains(&bench.relay_pid())).unwrap();
+    until("it judges", || bench.curl("/text") == "write to [EMAIL]").unwrap();
+    assert_eq!(bench.agent.audit(sql).unwrap().len(), 1);
+}
 
 #[test]
 fn a_relaying_process_that_ends_again_and_again_closes_the_fence() {

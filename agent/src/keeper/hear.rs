@@ -77,8 +77,11 @@ fn in_force(agent: &Agent, half: &Half, commit: String, sha: String) {
     if (known.commit(), known.sha()) != (commit.as_str(), sha.as_str()) {
         return;
     }
-    let before = std::mem::replace(&mut *lock(&half.in_force), (commit, sha));
-    if !before.1.is_empty() && before != *lock(&half.in_force) {
+    let said = (commit, sha);
+    (*lock(&half.in_force)).clone_from(&said);
+    // A change may fall while one process is replaced by the next.
+    let before = std::mem::replace(&mut *lock(&agent.relays.in_force), said.clone());
+    if !before.1.is_empty() && before != said {
         agent.record("policy", "a changed policy is in force");
     }
 }
