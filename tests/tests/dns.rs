@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use weir_tests::nameserver::ASK;
 use weir_tests::process::{Server, until};
-use weir_tests::{Agent, Done, Lab, Nameserver, Setup, Web};
+use weir_tests::{Agent, Done, Lab, Nameserver, Netns, Setup, Web};
 
 fn ask(agent: &Agent, server: &str, name: &str, kind: &str, ways: &[&str]) -> Done {
     let command = [&["python3", "-c", ASK, server, name, kind][..], ways].concat();
@@ -295,23 +295,15 @@ while True:
 fn a_server_inside_a_namespace_is_asked_there_and_proves_nothing() {
     let lab = Lab::new("dns-inside").unwrap();
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
-    let netns = format!("weir-inside-{}", std::process::id());
-    let ip = |words: &[&str]| assert!(Command::new("ip").args(words).status().unwrap().success());
-    ip(&["netns", "add", &netns]);
-    let _netns = Removed(netns.clone());
-    let nsenter = |words: &[&str]| {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{netns}")).args(words);
-        command
-    };
-    assert!(nsenter(&["ip", "link", "set", "lo", "up"]).status().unwrap().success());
+    let netns = Netns::add("inside").unwrap();
+    assert!(netns.command(&["ip", "link", "set", "lo", "up"]).status().unwrap().success());
     let log = lab.dir().join("inside.log");
-    let _server = Server::start(&mut nsenter(&["python3", "-c", SERVER_INSIDE]), &log).unwrap();
+    let _server = Server::start(&mut netns.command(&["python3", "-c", SERVER_INSIDE]), &log).unwrap();
     // The positive control: whoever is not labelled asks it.
     let ask = |words: &[&str]| {
         let words =
             [words, &["python3", "-c", ASK, "127.0.0.11", "inside.test", "1", "connected", "tcp"]].concat();
-        String::from_utf8(nsenter(&words).output().unwrap().stdout).unwrap()
+        String::from_utf8(netns.command(&words).output().unwrap().stdout).unwrap()
     };
     until("the server inside answers", || ask(&[]).matches("code=0").count() == 2).unwrap();
 
@@ -332,15 +324,6 @@ fn a_server_inside_a_namespace_is_asked_there_and_proves_nothing() {
     let (seen, decision) = answers("]}", "dns-inside-no");
     assert_eq!((seen.matches("code=5").count(), decision.as_str()), (2, "denied"), "{seen}");
     assert!(nameserver.asked().is_empty());
-}
-
-/// A network namespace that goes with its test.
-struct Removed(String);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
 }
 
 #[test]
