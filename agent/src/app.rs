@@ -10,6 +10,7 @@ use anyhow::Context;
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use weir_core::audit::{Decision, Durability, Kind, Record};
+use weir_core::identity::Identity;
 use weir_core::policy::Policy;
 
 use crate::bundle::{self, Live, Reload};
@@ -22,8 +23,9 @@ use crate::dns::servers::Servers;
 use crate::keeper::Relays;
 use crate::kernel::Fence;
 use crate::kernel::inherit::Inheritance;
-use crate::lane::message::{Sources, ToRelay};
+use crate::lane::message::ToRelay;
 use crate::ledger::{Appending, Ledger};
+use crate::listen::Origin;
 use crate::live::{Registry, Whose};
 use crate::names::{self, Names};
 use crate::neighbours::Neighbours;
@@ -108,7 +110,7 @@ fn assemble(
 ) -> anyhow::Result<(Arc<Agent>, Live)> {
     let policy_problems = Arc::new(Mutex::new(Vec::new()));
     let policy_changed = Arc::new(Notify::new());
-    let relays = Arc::new(Relays::new(Sources::default()));
+    let relays = Arc::new(Relays::new());
     let live = {
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
         let relays = Arc::clone(&relays);
@@ -253,6 +255,21 @@ impl Agent {
         };
         self.record("revoke", &format!("{ended} connections of {whose}, asked for by {who}: {reason}"));
         ended
+    }
+
+    /// The identity behind a connection or a question.
+    ///
+    /// # Errors
+    /// In words for the audit.
+    pub(crate) async fn identify(self: &Arc<Self>, origin: Arc<Origin>) -> Result<Identity, String> {
+        // A new executable is hashed, which may take a while; others are served meanwhile.
+        let asking = Arc::clone(self);
+        let identified =
+            tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &origin));
+        match identified.await {
+            Ok(identified) => identified.map_err(|why| why.to_string()),
+            Err(fault) => Err(format!("the process behind it could not be told: {fault}")),
+        }
     }
 
     /// Serves the network namespace of a process before it needs it.

@@ -57,9 +57,9 @@ pub fn load(folder: &Path, surroundings: &Surroundings) -> Result<Bundle, Bundle
     let files = sources.iter().map(|source| source.path.clone()).collect();
     let texts = sources.into_iter().map(|source| (source.name.to_string(), source.text)).collect();
     let mut sources = Sources { commit: commit::of(folder), files: texts, zones: BTreeMap::new() };
-    // Problems of the text come with its compilation.
-    sources.zones = zone::tables(&zone_names(&read(&sources, &mut Vec::new())));
-    match compile(&sources, surroundings, problems) {
+    let documents = read(&sources, &mut problems);
+    sources.zones = zone::tables(&zone_names(&documents));
+    match compile_read(&documents, &sources, surroundings, problems) {
         Ok(policy) => Ok(Bundle { policy, files, sources }),
         Err(problems) => Err(BundleError::Problems { path: folder.into(), problems }),
     }
@@ -75,10 +75,19 @@ pub fn compile(
     mut problems: Vec<Problem>,
 ) -> Result<Policy, Vec<Problem>> {
     let documents = read(sources, &mut problems);
+    compile_read(&documents, sources, surroundings, problems)
+}
+
+fn compile_read(
+    documents: &[Document],
+    sources: &Sources,
+    surroundings: &Surroundings,
+    mut problems: Vec<Problem>,
+) -> Result<Policy, Vec<Problem>> {
     let mut surroundings = surroundings.clone();
     surroundings.zones.extend(sources.zones.clone());
     let version = Version { commit: sources.commit.clone(), sha: digest(&sources.files) };
-    match Policy::compile(&documents, &surroundings, version) {
+    match Policy::compile(documents, &surroundings, version) {
         Ok(policy) if problems.is_empty() => return Ok(policy),
         Ok(_) => {}
         Err(more) => problems.extend(more),

@@ -1,5 +1,5 @@
-//! DNS through the agent: each question is read, judged, recorded, asked of the host's own server, and answered.
-//! It refuses questions whose asker the kernel does not name, and servers that are neither the host's nor configured.
+//! DNS through the agent: each question is read, judged, recorded, asked of the host's own server or of a configured one in
+//! its network namespace, and answered. It refuses questions whose asker the kernel does not name, and all other servers.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -34,6 +34,7 @@ pub struct Dns {
     /// By label; 0 is everybody whose label says nothing. There are as many as the configuration has workloads.
     askers: Mutex<HashMap<u64, Asker>>,
     waiting: AtomicUsize,
+    under_way: AtomicUsize,
 }
 
 /// What comes next for a question that has arrived.
@@ -64,7 +65,24 @@ impl Drop for Place {
     fn drop(&mut self) {
         self.relay.dns.waiting.fetch_sub(1, Ordering::SeqCst);
         self.relay.dns.asker(self.label, Asker::finish);
-        self.relay.left.notify_waiters();
+    }
+}
+
+/// Keeps the process from ending in order: held by whoever reads sockets, and by each question from its receipt until its
+/// answer is sent.
+struct UnderWay(Arc<Relay>);
+
+impl UnderWay {
+    fn begin(relay: &Arc<Relay>) -> UnderWay {
+        relay.dns.under_way.fetch_add(1, Ordering::SeqCst);
+        UnderWay(Arc::clone(relay))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dns.under_way.fetch_sub(1, Ordering::SeqCst);
+        self.0.left.notify_waiters();
     }
 }
 
@@ -75,6 +93,7 @@ impl Dns {
             resolvers: ArcSwap::from_pointee(resolvers),
             askers: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
         }
     }
 
@@ -90,10 +109,10 @@ impl Dns {
         self.lock().get(&label).map(|asker| asker.proved.of(address, now)).unwrap_or_default()
     }
 
-    /// Questions that wait for a server.
+    /// Sockets are read, or questions that were received there are not answered yet.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::SeqCst)
+    pub fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::SeqCst) > 0
     }
 
     fn asker<T>(&self, label: u64, act: impl FnOnce(&mut Asker) -> T) -> T {
@@ -102,6 +121,25 @@ impl Dns {
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Asker>> {
         self.askers.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The agent's answer to what has arrived; `None` to what is no question.
+async fn answer(
+    thread: &Thread,
+    origin: &Result<Origin, String>,
+    question: &[u8],
+    way: Way,
+) -> Option<Vec<u8>> {
+    match (judge(&thread.relay, origin, question), origin) {
+        (Next::Silence, _) | (Next::Forward(_), Err(_)) => None,
+        (Next::Refuse(answer, row), origin) => {
+            if let Some(row) = row {
+                note(thread, origin.as_ref().ok(), *row).await;
+            }
+            Some(answer)
+        }
+        (Next::Forward(question), Ok(origin)) => Some(forward(thread, origin, &question, way).await),
     }
 }
 
@@ -176,6 +214,18 @@ async fn forward(thread: &Thread, origin: &Origin, forward: &Forward, way: Way) 
             tracing::debug!(server = %forward.server.address, %fault, "A DNS server has not answered.");
             query.refused(Code::ServFail)
         }
+    }
+}
+
+/// Writes the row of a refusal; a ledger that cannot be written refuses every other act as well.
+async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) {
+    match origin {
+        Some(origin) => {
+            if let Err(why) = record(thread, origin, row).await {
+                tracing::error!(%why, "The row of a refused look-up could not be written.");
+            }
+        }
+        None => thread.relay.append(&row),
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use weir_core::identity::Identity;
 
 use crate::app::Agent;
-use crate::dns::sockets::{Bound, Ports};
+use crate::dns::sockets::Ports;
 use crate::lane::message::{Confined, Sources, ToRelay};
 use crate::lane::{self, Lane};
 use crate::listen::Origin;
@@ -32,8 +32,13 @@ pub(crate) struct Relays {
     next: AtomicU64,
     /// Held while it is sent, so that no older policy follows a newer one.
     sources: Mutex<Sources>,
-    questions: Mutex<BTreeMap<u64, (Ports, Vec<OwnedFd>)>>,
+    /// Commit and digest of the policy that was in force last, whichever process judged by it.
+    in_force: Mutex<(String, String)>,
+    questions: Mutex<BTreeMap<u64, Asked>>,
 }
+
+/// The sockets at which a network namespace's questions arrive.
+type Asked = (Ports, Arc<Vec<OwnedFd>>);
 
 /// One relaying process.
 #[derive(Debug)]
@@ -51,11 +56,10 @@ pub(crate) struct Half {
     in_force: Mutex<(String, String)>,
     ready: Notify,
     gone: watch::Sender<bool>,
-    /// Places for dials, and for other calls, that are being answered.
+    /// Places for dials and for other calls that are being answered, and for questions that are open on the desk.
     dials: Arc<Semaphore>,
     calls: Arc<Semaphore>,
-    /// Questions that are open on the desk.
-    asked: AtomicUsize,
+    asked: Arc<Semaphore>,
 }
 
 /// A connection that it serves.
@@ -100,22 +104,30 @@ pub(crate) struct Serving {
     number: u64,
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        lock(&self.relays.questions).remove(&self.number);
+impl Serving {
+    /// Receives no more; what was received is still answered.
+    pub(crate) fn pause(&self) {
         if let Some(half) = self.relays.now() {
-            half.tell(&half.dns, &ToRelay::Unserve { number: self.number }, Vec::new());
+            half.dns.tell(&ToRelay::Unserve { number: self.number }, Vec::new());
         }
     }
 }
 
+impl Drop for Serving {
+    fn drop(&mut self) {
+        lock(&self.relays.questions).remove(&self.number);
+        self.pause();
+    }
+}
+
 impl Relays {
-    pub(crate) fn new(sources: Sources) -> Relays {
+    pub(crate) fn new() -> Relays {
         Relays {
             current: Mutex::default(),
             changed: Notify::new(),
             next: AtomicU64::new(1),
-            sources: Mutex::new(sources),
+            sources: Mutex::default(),
+            in_force: Mutex::default(),
             questions: Mutex::default(),
         }
     }
@@ -147,7 +159,7 @@ impl Relays {
     /// Tells the relaying process something that the next one learns anyway.
     pub(crate) fn tell(&self, order: &ToRelay) {
         if let Some(half) = self.now() {
-            half.tell(&half.main, order, Vec::new());
+            half.main.tell(order, Vec::new());
         }
     }
 
@@ -160,18 +172,14 @@ impl Relays {
     }
 
     /// Has questions that arrive at these sockets answered.
-    ///
-    /// # Errors
-    /// No descriptors are to be had.
-    pub(crate) fn serve(self: &Arc<Self>, bound: &Bound) -> std::io::Result<Serving> {
-        let (ports, sockets) = (bound.ports()?, bound.descriptors()?);
+    pub(crate) fn serve(self: &Arc<Self>, ports: Ports, sockets: Arc<Vec<OwnedFd>>) -> Serving {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut questions = lock(&self.questions);
         if let Some(half) = self.now() {
-            half.send_questions(number, &ports, &sockets);
+            half.send_questions(number, ports, &sockets);
         }
         questions.insert(number, (ports, sockets));
-        Ok(Serving { relays: Arc::clone(self), number })
+        Serving { relays: Arc::clone(self), number }
     }
 }
 
@@ -188,10 +196,10 @@ impl Half {
 
     /// Hands a connection over.
     pub(crate) fn take(
-        self: &Arc<Self>,
-        agent: &Arc<Agent>,
+        &self,
+        agent: &Agent,
         socket: OwnedFd,
-        origin: &Origin,
+        origin: Arc<Origin>,
         identity: Identity,
         leaving: Leaving,
     ) -> std::io::Result<()> {
@@ -199,14 +207,11 @@ impl Half {
         let lane = self.turn.fetch_add(1, Ordering::Relaxed) % self.lanes.len().max(1);
         let lane = self.lanes.get(lane).ok_or(std::io::ErrorKind::NotConnected)?;
         let identity = Arc::new(identity);
-        let (ending, by) = (Arc::downgrade(self), lane.clone());
-        let end = move |reason: String| {
-            let order = ToRelay::Revoke { session, reason };
-            ending.upgrade().is_some() && by.post(&order, Vec::new()).is_ok()
-        };
+        let by = lane.clone();
+        let end = move |reason| by.post(&ToRelay::Revoke { session, reason }, Vec::new()).is_ok();
         let seat = agent.live.enter(&identity, Box::new(end));
         let held = Session {
-            origin: Arc::new(origin.clone()),
+            origin: Arc::clone(&origin),
             dials: Arc::new(Semaphore::new(DIALS_EACH)),
             over: watch::Sender::new(()),
             _seat: seat,
@@ -218,8 +223,7 @@ impl Half {
         }
         let names = agent.names.of(origin.destination.ip());
         let names = names.iter().rev().take(NAMES).rev().map(|name| name.to_string()).collect();
-        let identity = Box::new(Arc::unwrap_or_clone(identity));
-        let arrival = ToRelay::Arrival { session, origin: Box::new(origin.clone()), identity, names };
+        let arrival = ToRelay::Arrival { session, origin, identity, names };
         lane.post(&arrival, vec![socket]).inspect_err(|_| drop(self.leave(session)))
     }
 
@@ -236,7 +240,7 @@ impl Half {
 
     fn send_policy(&self, sources: &Sources) {
         match lane::sealed(sources) {
-            Ok(file) => self.tell(&self.main, &ToRelay::Policy, vec![file]),
+            Ok(file) => self.main.tell(&ToRelay::Policy, vec![file]),
             Err(fault) => {
                 tracing::error!(%fault, "A policy cannot be handed over; the relaying process ends.");
                 self.main.close();
@@ -244,22 +248,16 @@ impl Half {
         }
     }
 
-    fn send_questions(&self, number: u64, ports: &Ports, sockets: &[OwnedFd]) {
-        let order = ToRelay::Questions { number, v4: ports.v4, v6: ports.v6.to_vec() };
+    fn send_questions(&self, number: u64, ports: Ports, sockets: &[OwnedFd]) {
         match sockets.iter().map(OwnedFd::try_clone).collect() {
-            Ok(sockets) => self.tell(&self.dns, &order, sockets),
+            Ok(sockets) => self.dns.tell(&ToRelay::Questions { number, ports }, sockets),
             Err(fault) => tracing::error!(%fault, "DNS questions of a network namespace are not answered."),
         }
     }
 
-    /// One that has ended needs no telling: the next one learns it from the start.
-    fn tell(&self, lane: &Lane, order: &ToRelay, fds: Vec<OwnedFd>) {
-        let _ = lane.post(order, fds);
-    }
-
     /// Lets it end when nothing is under way, within `patience`, else with what is open.
     pub(crate) async fn end(&self, patience: Duration) {
-        self.tell(&self.main, &ToRelay::Finish, Vec::new());
+        self.main.tell(&ToRelay::Finish, Vec::new());
         let mut gone = self.gone.subscribe();
         if tokio::time::timeout(patience, gone.wait_for(|gone| *gone)).await.is_ok() {
             return;
@@ -284,6 +282,8 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Calls of a kind that are being answered; more are answered with an error.
 const CALLS: usize = 16_384;
+/// Questions that are open at once.
+const ASKED: usize = 4096;
 /// Dials of one session at once: its own, one anew, and a cancel request.
 const DIALS_EACH: usize = 3;
 /// Names that an address is told to have; the last are the best.

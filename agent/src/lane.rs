@@ -20,6 +20,7 @@ use tokio::net::UnixDatagram;
 use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
+pub mod counter;
 pub mod message;
 
 /// One end, watched by a runtime. Clones are the same end.
@@ -36,6 +37,9 @@ struct End {
     waiting: Mutex<VecDeque<(Vec<u8>, Vec<OwnedFd>)>>,
     more: Notify,
 }
+
+/// A message and the descriptors beside it; `None` when the other half is gone.
+pub type Received<T> = Option<(T, Vec<OwnedFd>)>;
 
 /// Both ends of a new lane.
 ///
@@ -80,6 +84,11 @@ impl Lane {
         Ok(())
     }
 
+    /// The same for what may be lost: of a half that is gone, others tell.
+    pub fn tell(&self, message: &impl Serialize, fds: Vec<OwnedFd>) {
+        let _ = self.post(message, fds);
+    }
+
     /// Sends what has waited, for as long as the lane lives.
     ///
     /// # Errors
@@ -113,7 +122,7 @@ impl Lane {
     ///
     /// # Errors
     /// The socket failed, or what came is no message.
-    pub async fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    pub async fn receive<T: DeserializeOwned>(&self) -> io::Result<Received<T>> {
         let read = || {
             let mut buffer = self.0.buffer.lock().unwrap_or_else(PoisonError::into_inner);
             receive(&self.0.socket, &mut buffer)
@@ -145,7 +154,7 @@ pub fn send_now(end: &OwnedFd, message: &impl Serialize, fds: &[OwnedFd]) -> io:
 ///
 /// # Errors
 /// The socket failed, or what came is no message.
-pub fn receive_now<T: DeserializeOwned>(end: &OwnedFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub fn receive_now<T: DeserializeOwned>(end: &OwnedFd) -> io::Result<Received<T>> {
     receive(end, &mut Zeroizing::new(vec![0; MESSAGE_BYTES]))
 }
 
@@ -202,8 +211,6 @@ fn send(end: &impl AsFd, bytes: &[u8], fds: &[OwnedFd], flags: SendFlags) -> io:
     sendmsg(end, &[IoSlice::new(bytes)], &mut beside, flags | SendFlags::NOSIGNAL)?;
     Ok(())
 }
-
-type Received<T> = Option<(T, Vec<OwnedFd>)>;
 
 fn receive<T: DeserializeOwned>(end: &impl AsFd, buffer: &mut [u8]) -> io::Result<Received<T>> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS))];

@@ -44,7 +44,6 @@ pub use read::{Reading, catch_up, watch};
 /// The ledger of one agent. Share it behind an `Arc`; dropping it folds what is left and stops its threads.
 #[derive(Debug)]
 pub struct Ledger {
-    node: String,
     shared: Arc<Shared>,
     /// Goes first: what it holds belongs in the journal.
     drain: Option<drain::Drain>,
@@ -127,11 +126,11 @@ impl Ledger {
             store_bytes: AtomicU64::new(store.bytes().unwrap_or(0)),
             fold_fault: Mutex::new(None),
         });
-        let mut ledger = Ledger { node: node.into(), shared, drain: None, threads: Vec::new(), _lock: lock };
+        let mut ledger = Ledger { shared, drain: None, threads: Vec::new(), _lock: lock };
         ledger.start(store, config)?;
         ledger.boot(&settled)?;
-        let drain =
-            drain::Drain::start(config.dir.clone(), Arc::clone(&ledger.shared)).map_err(file_fault)?;
+        let drain = drain::Drain::start(config.dir.clone(), node.into(), epoch, Arc::clone(&ledger.shared))
+            .map_err(file_fault)?;
         ledger.drain = Some(drain);
         for path in settled.done {
             match std::fs::remove_file(&path) {
@@ -193,8 +192,7 @@ impl Ledger {
     /// # Errors
     /// It cannot be made.
     pub fn intake(&self, writer: u64) -> std::io::Result<std::fs::File> {
-        let epoch = self.head().map_or(0, |head| head.epoch);
-        self.drain.as_ref().ok_or(std::io::ErrorKind::NotConnected)?.intake(&self.node, epoch, writer)
+        self.drain.as_ref().ok_or(std::io::ErrorKind::NotConnected)?.intake(writer)
     }
 
     /// The writer is gone: what its files hold is all there will be.
@@ -264,13 +262,7 @@ impl Drop for Ledger {
 
 impl Shared {
     fn append(&self, record: &Record) -> Appending {
-        RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
-            Ok(()) => {
-                let lags = record.kind == Kind::Outcome && record.durability == Durability::Fast;
-                self.append_raw(raw, lags, record.durability)
-            }
-            Err(fault) => Appending::Refused(fault.to_string()),
-        })
+        encoded(record, |raw, lags| self.append_raw(raw, lags, record.durability))
     }
 
     fn append_raw(&self, raw: &[u8], lags: bool, durability: Durability) -> Appending {
@@ -306,7 +298,7 @@ impl Shared {
 
     fn flush_all(&self) -> Result<(), String> {
         let mut tail = self.tail.lock().map_err(|_| "the ledger failed in another thread")?;
-        tail.flush().map_err(|fault| format!("audit_full: the journal cannot be written: {fault}"))
+        tail.flush().map_err(tail::unwritable)
     }
 
     /// Puts everything written so far on the disk.
@@ -318,7 +310,7 @@ impl Shared {
             tail.waiters.push(tail::Waiter { seq, answer });
         }
         self.wake_sync.notify_one();
-        Pending::of(pending).wait().map(drop)
+        Pending(pending).wait().map(drop)
     }
 
     fn wake_fold(&self) {
@@ -348,10 +340,6 @@ impl Future for Pending {
 }
 
 impl Pending {
-    fn of(receiver: oneshot::Receiver<Result<Receipt, String>>) -> Pending {
-        Pending(receiver)
-    }
-
     /// Blocks the thread; not for async code.
     ///
     /// # Errors
@@ -359,6 +347,14 @@ impl Pending {
     pub fn wait(self) -> Result<Receipt, String> {
         self.0.blocking_recv().unwrap_or_else(|_| Err(CLOSED.into()))
     }
+}
+
+/// Hands a record's bytes to `append`, and whether they may wait for company.
+fn encoded(record: &Record, append: impl FnOnce(&[u8], bool) -> Appending) -> Appending {
+    RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
+        Ok(()) => append(raw, record.kind == Kind::Outcome && record.durability == Durability::Fast),
+        Err(fault) => Appending::Refused(fault.to_string()),
+    })
 }
 
 /// Takes the lock; a reader that folds for itself holds it for moments, so the first refusals do not count.

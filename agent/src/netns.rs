@@ -43,23 +43,29 @@ struct Served {
     empty: u32,
 }
 
-/// A namespace's DNS sockets, served for as long as this lives; `None` once they are paused.
+/// A namespace's DNS sockets, served for as long as this lives.
 #[derive(Debug)]
 pub(crate) struct Questions {
     pub(crate) ports: Ports,
-    pub(crate) serving: Option<Serving>,
+    serving: Serving,
     /// The same sockets, for the program that follows this one.
-    descriptors: Vec<OwnedFd>,
+    sockets: Arc<Vec<OwnedFd>>,
 }
 
 impl Questions {
-    pub(crate) fn begin(bound: &Bound, relays: &Arc<Relays>) -> io::Result<Self> {
-        let (ports, descriptors) = (bound.ports()?, bound.descriptors()?);
-        Ok(Self { ports, serving: Some(relays.serve(bound)?), descriptors })
+    pub(crate) fn begin(bound: Bound, relays: &Arc<Relays>) -> io::Result<Self> {
+        let (ports, sockets) = (bound.ports()?, Arc::new(bound.into_descriptors()));
+        Ok(Self { ports, serving: relays.serve(ports, Arc::clone(&sockets)), sockets })
     }
 
+    /// Takes no more questions; those that were taken are still answered.
+    pub(crate) fn pause(&self) {
+        self.serving.pause();
+    }
+
+    /// Further descriptors of them: what queues there is not lost when this goes.
     pub(crate) fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        self.descriptors.iter().map(OwnedFd::try_clone).collect()
+        self.sockets.iter().map(OwnedFd::try_clone).collect()
     }
 }
 
@@ -122,9 +128,9 @@ impl Namespaces {
 
     /// Takes nothing more; what comes waits in the queues.
     pub fn pause(&self) {
-        for served in self.lock().values_mut() {
+        for served in self.lock().values() {
             served.accepting.abort();
-            served.questions.serving = None;
+            served.questions.pause();
         }
     }
 
@@ -153,7 +159,7 @@ impl Namespaces {
     pub(crate) fn resume(&self, agent: &Arc<Agent>, doors: Vec<(Sockets, Bound)>) -> io::Result<()> {
         for (sockets, bound) in doors {
             let file = File::from(kernel::netns_of(&sockets)?);
-            self.begin(agent, file, sockets, &bound)?;
+            self.begin(agent, file, sockets, bound)?;
         }
         Ok(())
     }
@@ -216,7 +222,7 @@ impl Namespaces {
             Ok::<_, io::Error>((file, sockets, bound))
         });
         let served = match opened.await {
-            Ok(Ok((file, sockets, bound))) => self.begin(agent, file, sockets, &bound),
+            Ok(Ok((file, sockets, bound))) => self.begin(agent, file, sockets, bound),
             Ok(Err(fault)) => Err(fault),
             Err(fault) => Err(io::Error::other(fault)),
         };
@@ -226,7 +232,7 @@ impl Namespaces {
         self.look_at_routes(agent).await;
     }
 
-    fn begin(&self, agent: &Arc<Agent>, file: File, sockets: Sockets, bound: &Bound) -> io::Result<u64> {
+    fn begin(&self, agent: &Arc<Agent>, file: File, sockets: Sockets, bound: Bound) -> io::Result<u64> {
         let inode = file.metadata()?.ino();
         let questions = Questions::begin(bound, &agent.relays)?;
         let listeners = Arc::new(Listeners::of(sockets)?);

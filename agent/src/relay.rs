@@ -15,7 +15,6 @@ mod sniffing;
 mod surroundings;
 mod thread;
 
-pub use link::Counter;
 pub(crate) use link::Link;
 pub use process::run;
 pub(crate) use process::{Relay, Thread};

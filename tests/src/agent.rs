@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -181,6 +182,15 @@ impl Agent {
         Ok(id)
     }
 
+    /// What `weir status` says.
+    ///
+    /// # Errors
+    /// The agent does not answer.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let said = self.weir(&["status", "--json"])?;
+        serde_json::from_str(&said.out).with_context(|| format!("weir status: {said:?}"))
+    }
+
     /// Waits until every row written so far is in the store.
     ///
     /// # Errors
@@ -188,7 +198,7 @@ impl Agent {
     pub fn settle(&self) -> anyhow::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let status: serde_json::Value = serde_json::from_str(&self.weir(&["status", "--json"])?.out)?;
+            let status = self.status()?;
             if status["ledger"]["seq"] == status["ledger"]["stored_seq"] {
                 return Ok(());
             }
@@ -218,6 +228,16 @@ pub fn done(output: Output) -> anyhow::Result<Done> {
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
     })
+}
+
+/// Runs a command to its end, with `script` on its standard input.
+///
+/// # Errors
+/// It cannot be started, or does not read.
+pub fn fed(command: &mut Command, script: &str) -> anyhow::Result<Done> {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().context("no standard input")?.write_all(script.as_bytes())?;
+    done(child.wait_with_output()?)
 }
 
 fn status(config: &Path) -> anyhow::Result<Done> {

@@ -22,6 +22,8 @@ for way in sys.argv[4:]:
         show(way, f.read(struct.unpack('>H', f.read(2))[0]), s.getpeername()[0])
         continue
     s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(15)
+    if way.startswith('from='):
+        s.bind((way[5:], 0))
     if way == 'connected':
         s.connect((server, 53)); s.send(query)
     else:
@@ -39,7 +41,12 @@ const HTTPS: u16 = 65;
 pub struct Nameserver {
     pub address: SocketAddr,
     asked: Arc<Mutex<Vec<String>>>,
+    datagrams: UdpSocket,
+    held: Arc<Mutex<Vec<Held>>>,
 }
+
+/// An answer that waits, and for whom.
+type Held = (Vec<u8>, SocketAddr);
 
 impl Nameserver {
     /// Serves at `address`; port 0 takes a free one.
@@ -52,11 +59,17 @@ impl Nameserver {
         let datagrams = UdpSocket::bind(address)?;
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (by_stream, by_datagram) = (Arc::clone(&asked), Arc::clone(&asked));
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let (holding, socket) = (Arc::clone(&held), datagrams.try_clone()?);
         std::thread::spawn(move || {
             let mut question = [0; 4096];
-            while let Ok((count, from)) = datagrams.recv_from(&mut question) {
-                if let Some(answer) = answer(&question[..count], &by_datagram, false) {
-                    let _ = datagrams.send_to(&answer, from);
+            while let Ok((count, from)) = socket.recv_from(&mut question) {
+                let Some(answer) = answer(&question[..count], &by_datagram, false) else { continue };
+                if question[12..].starts_with(b"\x04held") {
+                    let Ok(mut held) = holding.lock() else { return };
+                    held.push((answer, from));
+                } else {
+                    let _ = socket.send_to(&answer, from);
                 }
             }
         });
@@ -73,7 +86,7 @@ impl Nameserver {
                 });
             }
         });
-        Ok(Nameserver { address, asked })
+        Ok(Nameserver { address, asked, datagrams, held })
     }
 
     /// `NAME TYPE` of every question so far, in order.
@@ -81,9 +94,23 @@ impl Nameserver {
     pub fn asked(&self) -> Vec<String> {
         self.asked.lock().map(|asked| asked.clone()).unwrap_or_default()
     }
+
+    /// Questions by datagram about `held.*` that wait for [`Nameserver::release`].
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.held.lock().map(|held| held.len()).unwrap_or_default()
+    }
+
+    /// Answers those.
+    pub fn release(&self) {
+        let held = self.held.lock().map(|mut held| std::mem::take(&mut *held)).unwrap_or_default();
+        for (answer, to) in held {
+            let _ = self.datagrams.send_to(&answer, to);
+        }
+    }
 }
 
-/// `silent.*` has no answer, `long.*` one of 3 KB, every other name the address 127.0.0.1 and a service with HTTP/3.
+/// `silent.*` has no answer, `held.*` one when the test says so, `long.*` one of 3 KB, every other name the address 127.0.0.1 and a service with HTTP/3.
 fn answer(question: &[u8], asked: &Mutex<Vec<String>>, over_tcp: bool) -> Option<Vec<u8>> {
     let (mut at, mut name) = (12, String::new());
     while *question.get(at)? != 0 {

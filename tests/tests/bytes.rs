@@ -4,10 +4,10 @@
 use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use serde_json::Value;
-use weir_tests::agent::{Done, done};
+use weir_tests::agent::{Done, fed};
 use weir_tests::postgres::{Options, PASSWORD};
 use weir_tests::web::Certificate;
 use weir_tests::{Agent, Lab, Postgres, Setup, Tap, Web, policies};
@@ -37,6 +37,11 @@ fn acts(agent: &Agent) -> u64 {
     let rows =
         agent.audit("SELECT coalesce(sum(upstream_bytes), 0) AS sum FROM audit WHERE kind = 'outcome'");
     rows.unwrap()[0]["sum"].as_u64().unwrap()
+}
+
+/// Bytes of the request heads that `curl -v` says it sent.
+fn sent(said: &str) -> u64 {
+    said.lines().filter_map(|line| line.strip_prefix("> ")).map(|line| line.trim().len() as u64 + 2).sum()
 }
 
 struct Site {
@@ -77,10 +82,9 @@ fn a_request_that_passes_as_it_came_is_all_the_workloads() {
     let url = format!("http://127.0.0.1:{}/fine/one", site.tap.port);
     let asked = site.curl(&["-v", &url]);
     assert_eq!(asked.out, "{\"ok\": true}", "{asked:?}");
-    let sent: usize =
-        asked.err.lines().filter_map(|line| line.strip_prefix("> ")).map(|line| line.trim().len() + 2).sum();
-    assert_eq!(accounts(&site.agent, &site.tap, 1), [(sent as u64, 0)], "{asked:?}");
-    assert_eq!(acts(&site.agent), sent as u64);
+    let sent = sent(&asked.err);
+    assert_eq!(accounts(&site.agent, &site.tap, 1), [(sent, 0)], "{asked:?}");
+    assert_eq!(acts(&site.agent), sent);
 }
 
 #[test]
@@ -104,13 +108,9 @@ fn a_denied_request_sends_nothing() {
     let rows = site.agent.audited(sql).unwrap();
     assert_eq!((rows.len(), &rows[0]["weir_bytes"]), (1, &0.into()), "{rows:?}");
     let last = both.err.rfind("> GET /fine/two").unwrap();
-    let sent: usize = both.err[last..]
-        .lines()
-        .filter_map(|line| line.strip_prefix("> "))
-        .map(|line| line.trim().len() + 2)
-        .sum();
+    let sent = sent(&both.err[last..]);
     assert_eq!(rows[0]["upstream_bytes"], sent);
-    assert_eq!(site.tap.ended(1).unwrap()[0].read, sent as u64);
+    assert_eq!(site.tap.ended(1).unwrap()[0].read, sent);
 }
 
 #[test]
@@ -122,15 +122,10 @@ fn tls_and_a_credential_are_weirs() {
         let url = |path: &str| format!("https://localhost:{}{path}", site.tap.port);
         let asked = site.curl(&["-4", "-v", "--http1.1", &url("/one"), &url("/two")]);
         assert_eq!(asked.out, "{\"ok\": true}{\"ok\": true}", "{asked:?}");
-        let sent: usize = asked
-            .err
-            .lines()
-            .filter_map(|line| line.strip_prefix("> "))
-            .map(|line| line.trim().len() + 2)
-            .sum();
+        let sent = sent(&asked.err);
         let account = accounts(&site.agent, &site.tap, 1)[0];
-        assert_eq!(account.0, sent as u64, "{engine}: {asked:?}");
-        assert_eq!(acts(&site.agent), sent as u64);
+        assert_eq!(account.0, sent, "{engine}: {asked:?}");
+        assert_eq!(acts(&site.agent), sent);
         // A ClientHello alone takes more, and the key goes out with each request.
         assert!(account.1 > 200 + 2 * KEY.len() as u64, "{engine}: {account:?}");
     }
@@ -181,15 +176,7 @@ impl Shop {
     }
 
     fn session(&self, command: &[&str], script: &str) -> Done {
-        let mut command = self.agent.app(command).unwrap();
-        command
-            .env("PGPASSWORD", PASSWORD)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        done(child.wait_with_output().unwrap()).unwrap()
+        fed(self.agent.app(command).unwrap().env("PGPASSWORD", PASSWORD), script).unwrap()
     }
 }
 

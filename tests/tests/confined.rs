@@ -8,8 +8,9 @@ use std::os::unix::fs::FileExt;
 use weir_tests::policies;
 use weir_tests::postgres::Options;
 use weir_tests::process::until;
+use weir_tests::waiter::HOLD;
 use weir_tests::web::Web;
-use weir_tests::{Agent, Lab, Postgres, Setup};
+use weir_tests::{Agent, Lab, Postgres, Setup, Waiter};
 
 /// Password of the role `app` in the sample database.
 const SECRET: &str = "app-secret";
@@ -48,9 +49,7 @@ rules:
 
 impl Bench {
     fn relay(&self) -> serde_json::Value {
-        let status = self.agent.weir(&["status", "--json"]).unwrap();
-        let status: serde_json::Value = serde_json::from_str(&status.out).unwrap_or_default();
-        status["relay"].clone()
+        self.agent.status().unwrap_or_default()["relay"].clone()
     }
 
     fn relay_pid(&self) -> u32 {
@@ -63,10 +62,14 @@ impl Bench {
     }
 
     fn kill_relay(&self) -> u32 {
+        self.signal_relay("-KILL")
+    }
+
+    fn signal_relay(&self, signal: &str) -> u32 {
         let pid = self.relay_pid();
         assert_ne!(pid, 0);
-        let killed = std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        assert!(killed.success());
+        let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+        assert!(sent.success());
         pid
     }
 }
@@ -136,17 +139,12 @@ fn what_reads_the_bytes_has_no_power_and_no_key() {
 #[test]
 fn a_relaying_process_that_ends_is_replaced_and_its_connections_are_reset() {
     let bench = bench("replaced");
-    let mut held = bench.agent.app(&["python3", "-c", HOLD, &bench.web.port.to_string()]).unwrap();
-    let mut held =
-        held.stdout(std::process::Stdio::piped()).stdin(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = [0; 5];
-    held.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"open\n");
+    let port = bench.web.port.to_string();
+    let hold = bench.agent.app(&["python3", "-c", HOLD, &port, "/text"]).unwrap();
+    let mut held = Waiter::start(hold).unwrap();
     let before = bench.kill_relay();
-    let mut rest = String::new();
-    held.stdout.take().unwrap().read_to_string(&mut rest).unwrap();
-    assert_eq!(rest.trim(), "ConnectionResetError");
-    held.wait().unwrap();
+    assert_eq!(held.line().unwrap(), "Connection reset by peer");
+    drop(held);
     until("another serves", || ![0, before].contains(&bench.relay_pid())).unwrap();
     assert_eq!(bench.curl("/text"), "write to [EMAIL]");
     let rows = bench.agent.audited("SELECT decision, reason FROM audit WHERE method = 'relay'").unwrap();
@@ -158,19 +156,33 @@ fn a_relaying_process_that_ends_is_replaced_and_its_connections_are_reset() {
     assert_eq!(verified.code, 0, "{verified:?}");
 }
 
-/// Asks once over a connection that it keeps, and tells what becomes of it.
-const HOLD: &str = "
-import socket, sys
-s = socket.create_connection(('127.0.0.1', int(sys.argv[1])))
-s.sendall(b'GET /text HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n')
-s.recv(65536)
-print('open', flush=True)
-try:
-    while s.recv(65536): pass
-    print('closed')
-except OSError as fault:
-    print(type(fault).__name__)
-";
+#[test]
+fn a_policy_that_changes_while_the_relaying_process_is_replaced_is_recorded() {
+    let bench = bench("replaced-policy");
+    let sha = || bench.agent.status().unwrap()["policy"]["sha256"].clone();
+    let first = sha();
+    // It never says that it judges by the change.
+    let stopped = bench.signal_relay("-STOP");
+    let path = bench.agent.policies.join("web.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, format!("{text}\n# The same, said again.\n")).unwrap();
+    until("the keeper has read it", || {
+        fs::read_to_string(&bench.agent.log).unwrap().contains("A new policy is in force")
+    })
+    .unwrap();
+    assert_eq!(sha(), first, "in force is what the relaying process judges by");
+    bench.kill_relay();
+    until("another serves", || ![0, stopped].contains(&bench.relay_pid())).unwrap();
+    until("it judges by the change", || ![first.clone(), "".into()].contains(&sha())).unwrap();
+    let sql = "SELECT policy_sha FROM audit WHERE method = 'policy'";
+    let rows = bench.agent.audited(sql).unwrap();
+    assert_eq!(rows.iter().map(|row| &row["policy_sha"]).collect::<Vec<_>>(), [&sha()], "{rows:?}");
+    // Another one that judges by the same is no change.
+    let before = bench.kill_relay();
+    until("a third serves", || ![0, before].contains(&bench.relay_pid())).unwrap();
+    until("it judges", || bench.curl("/text") == "write to [EMAIL]").unwrap();
+    assert_eq!(bench.agent.audit(sql).unwrap().len(), 1);
+}
 
 #[test]
 fn a_relaying_process_that_ends_again_and_again_closes_the_fence() {

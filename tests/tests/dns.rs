@@ -1,10 +1,12 @@
 //! Names through the agent: looked up, recorded, scrubbed, refused; and a policy by name that holds for what they lead to.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
 
 use weir_tests::nameserver::ASK;
 use weir_tests::process::{Server, until};
-use weir_tests::{Agent, Done, Lab, Nameserver, Setup, Web};
+use weir_tests::{Agent, Done, Lab, Nameserver, Netns, Setup, Web};
 
 fn ask(agent: &Agent, server: &str, name: &str, kind: &str, ways: &[&str]) -> Done {
     let command = [&["python3", "-c", ASK, server, name, kind][..], ways].concat();
@@ -293,23 +295,15 @@ while True:
 fn a_server_inside_a_namespace_is_asked_there_and_proves_nothing() {
     let lab = Lab::new("dns-inside").unwrap();
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
-    let netns = format!("weir-inside-{}", std::process::id());
-    let ip = |words: &[&str]| assert!(Command::new("ip").args(words).status().unwrap().success());
-    ip(&["netns", "add", &netns]);
-    let _netns = Removed(netns.clone());
-    let nsenter = |words: &[&str]| {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{netns}")).args(words);
-        command
-    };
-    assert!(nsenter(&["ip", "link", "set", "lo", "up"]).status().unwrap().success());
+    let netns = Netns::add("inside").unwrap();
+    assert!(netns.command(&["ip", "link", "set", "lo", "up"]).status().unwrap().success());
     let log = lab.dir().join("inside.log");
-    let _server = Server::start(&mut nsenter(&["python3", "-c", SERVER_INSIDE]), &log).unwrap();
+    let _server = Server::start(&mut netns.command(&["python3", "-c", SERVER_INSIDE]), &log).unwrap();
     // The positive control: whoever is not labelled asks it.
     let ask = |words: &[&str]| {
         let words =
             [words, &["python3", "-c", ASK, "127.0.0.11", "inside.test", "1", "connected", "tcp"]].concat();
-        String::from_utf8(nsenter(&words).output().unwrap().stdout).unwrap()
+        String::from_utf8(netns.command(&words).output().unwrap().stdout).unwrap()
     };
     until("the server inside answers", || ask(&[]).matches("code=0").count() == 2).unwrap();
 
@@ -332,26 +326,53 @@ fn a_server_inside_a_namespace_is_asked_there_and_proves_nothing() {
     assert!(nameserver.asked().is_empty());
 }
 
-/// A network namespace that goes with its test.
-struct Removed(String);
-
-impl Drop for Removed {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
-}
-
 #[test]
 fn questions_are_answered_across_upgrades() {
     let lab = Lab::new("dns-upgrade").unwrap();
     let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
     let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
     let mut command = agent.app(&["python3", "-c", ASK_MANY, "200"]).unwrap();
-    let child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let child = command.stdout(Stdio::piped()).spawn().unwrap();
     for _ in 0..3 {
         let done = agent.weir(&["upgrade"]).unwrap();
         assert_eq!(done.code, 0, "{done:?}");
     }
     let seen = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&seen.stdout).trim(), "200 0");
+}
+
+#[test]
+fn a_question_that_waits_for_its_server_is_answered_across_an_upgrade() {
+    let lab = Lab::new("dns-late").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    let mut asking =
+        agent.app(&["python3", "-c", ASK, "127.0.0.1", "held.lab.test", "1", "connected"]).unwrap();
+    let asking = asking.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("the question waits at the server", || nameserver.held() == 1).unwrap();
+    let mut control = UnixStream::connect(&agent.control).unwrap();
+    control.write_all(b"{\"op\": \"upgrade\"}\n").unwrap();
+    let mut told = String::new();
+    BufReader::new(control).read_line(&mut told).unwrap();
+    // From here on the agent hands over.
+    assert!(told.contains("upgrading"), "{told}");
+    nameserver.release();
+    let seen = weir_tests::agent::done(asking.wait_with_output().unwrap()).unwrap();
+    assert!(seen.out.contains("code=0 cut=0 records=1"), "{seen:?}");
+    assert_eq!(nameserver.asked(), ["held.lab.test 1"], "it was asked once");
+    until("the agent serves again", || agent.weir(&["status"]).is_ok_and(|status| status.code == 0)).unwrap();
+}
+
+#[test]
+fn a_question_from_another_address_of_this_host_is_answered() {
+    let lab = Lab::new("dns-outer").unwrap();
+    let nameserver = Nameserver::start("127.0.0.1:0").unwrap();
+    let agent = Agent::start(&lab, &setup(&nameserver)).unwrap();
+    // The address by which this host would send; one without a route has none.
+    let outer = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let outer = outer.connect("198.51.100.1:9").and_then(|()| outer.local_addr());
+    for own in ["127.0.0.9".to_owned()].into_iter().chain(outer.ok().map(|outer| outer.ip().to_string())) {
+        let seen = ask(&agent, "127.0.0.1", "outer.lab.test", "1", &[&format!("from={own}")]);
+        assert!(seen.out.contains("code=0 cut=0 records=1"), "{own}: {seen:?}");
+    }
 }

@@ -67,7 +67,6 @@ fn a_workload_that_may_not_be_called_answers_nobody() {
     let before = far.packets().unwrap();
     assert_eq!(call(&far, &shut.port), "TimeoutError");
     assert_eq!(far.packets().unwrap(), before, "nothing came back");
-    let status = agent.weir(&["status", "--json"]).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    let status = agent.status().unwrap();
     assert!(status["fence"]["called"].as_u64().unwrap() > 0, "{status}");
 }

@@ -2,10 +2,9 @@
 //! succeed without it. And what must go on working.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
-use weir_tests::agent::{Done, done};
+use weir_tests::agent::{Done, done, fed};
 use weir_tests::postgres::{Options, PASSWORD};
 use weir_tests::{Agent, Lab, Postgres, Setup, clients, policies};
 
@@ -32,14 +31,7 @@ fn changed(name: &str, change: impl FnOnce(String) -> String) -> Bench {
 
 impl Bench {
     fn psql(&self, mut command: Command, script: &str) -> Done {
-        command
-            .env("PGPASSWORD", PASSWORD)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        done(child.wait_with_output().unwrap()).unwrap()
+        fed(command.env("PGPASSWORD", PASSWORD), script).unwrap()
     }
 
     /// What each script shows, through weir and without it; one psql session for all, each in a transaction of its own.

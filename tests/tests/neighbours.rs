@@ -6,9 +6,7 @@ use weir_tests::process::until;
 use weir_tests::{Agent, Lab, Setup, Web, policies};
 
 fn foreign(agent: &Agent) -> String {
-    let status = agent.weir(&["status", "--json"]).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
-    status["foreign_programs"].to_string()
+    agent.status().unwrap()["foreign_programs"].to_string()
 }
 
 #[test]

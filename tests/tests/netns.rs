@@ -2,10 +2,9 @@
 //! the agent listens, and left when the last of them has gone.
 
 use std::fs;
-use std::process::Command;
 
 use weir_tests::process::until;
-use weir_tests::{Agent, Lab, Setup, policies};
+use weir_tests::{Agent, Lab, Netns, Setup, policies};
 
 /// A web server and a client inside one namespace: the address exists in that namespace only.
 const INSIDE: &str = r"
@@ -32,26 +31,8 @@ fn start(lab: &Lab) -> Agent {
     Agent::start(lab, &setup).unwrap()
 }
 
-/// A named network namespace, removed with its owner.
-struct Netns(String);
-
-impl Netns {
-    fn add(name: &str) -> Netns {
-        let name = format!("weir-{name}-{}", std::process::id());
-        assert!(Command::new("ip").args(["netns", "add", &name]).status().unwrap().success());
-        Netns(name)
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
-}
-
 fn namespaces(agent: &Agent) -> u64 {
-    let status = agent.weir(&["status", "--json"]).unwrap();
-    serde_json::from_str::<serde_json::Value>(&status.out).unwrap()["namespaces"].as_u64().unwrap()
+    agent.status().unwrap()["namespaces"].as_u64().unwrap()
 }
 
 #[test]
@@ -69,13 +50,8 @@ fn a_namespace_that_the_workload_makes_is_served_from_within() {
 fn a_command_run_inside_a_namespace_is_served_from_its_first_connection() {
     let lab = Lab::new("named-netns").unwrap();
     let agent = start(&lab);
-    let netns = Netns::add("named");
-    let inside = |command: &[&str]| {
-        // Not `ip netns exec`, which mounts another /sys, without cgroups.
-        let mut run = Command::new("nsenter");
-        run.arg(format!("--net=/run/netns/{}", netns.0)).args(command);
-        run
-    };
+    let netns = Netns::add("named").unwrap();
+    let inside = |command: &[&str]| netns.command(command);
     let script = "ip link set lo up; ip address add 192.0.2.7/32 dev lo; exec python3 -m http.server --bind 192.0.2.7 8080";
     let log = fs::File::create(lab.dir().join("inside.log")).unwrap();
     let mut server =

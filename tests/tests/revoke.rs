@@ -1,52 +1,11 @@
 //! `weir revoke`: open connections of a workload, a person or a process tree end at once, and nobody else's.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use weir_tests::{Agent, Lab, Setup, Web, policies};
-
-/// Opens a keep-alive connection, asks once, says so, and waits for the connection to end: prints how it did.
-const WAITER: &str = r#"
-import socket, sys
-s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-s.sendall(b"GET /kilobyte HTTP/1.1\r\nHost: lab\r\n\r\n")
-s.recv(65536)
-print("open", flush=True)
-try:
-    while s.recv(65536): pass
-    print("closed", flush=True)
-except OSError as fault:
-    print(fault.strerror, flush=True)
-"#;
-
-struct Waiter {
-    child: Child,
-    output: BufReader<std::process::ChildStdout>,
-}
-
-impl Waiter {
-    fn start(mut command: Command) -> Waiter {
-        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        let mut waiter = Waiter { child, output };
-        assert_eq!(waiter.line(), "open");
-        waiter
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.output.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use weir_tests::waiter::HOLD;
+use weir_tests::{Agent, Lab, Setup, Waiter, Web, policies};
 
 #[test]
 fn open_connections_end_within_a_second_and_only_those_meant() {
@@ -58,15 +17,15 @@ fn open_connections_end_within_a_second_and_only_those_meant() {
     setup.extra = "workloads: [{name: app}, {name: other}]\n".into();
     let agent = Agent::start(&lab, &setup).unwrap();
     let port = web.port.to_string();
-    let words = ["python3", "-c", WAITER, &port];
-    let mut meant = [(); 3].map(|()| Waiter::start(agent.app(&words).unwrap()));
-    let mut other = Waiter::start(agent.workload("other", &words).unwrap());
+    let words = ["python3", "-c", HOLD, &port, "/kilobyte"];
+    let mut meant = [(); 3].map(|()| Waiter::start(agent.app(&words).unwrap()).unwrap());
+    let mut other = Waiter::start(agent.workload("other", &words).unwrap()).unwrap();
 
     let asked = Instant::now();
     let done = agent.weir(&["revoke", "--workload", "app", "--reason", "ticket 7", "--json"]).unwrap();
     assert_eq!(done.out.trim(), r#"{"connections":3}"#, "{done:?}");
     for waiter in &mut meant {
-        assert_eq!(waiter.line(), "Connection reset by peer");
+        assert_eq!(waiter.line().unwrap(), "Connection reset by peer");
     }
     assert!(asked.elapsed() < Duration::from_secs(1), "{:?}", asked.elapsed());
     let rows = agent.audited("SELECT reason FROM audit WHERE rule = 'revoked' AND workload = 'app'").unwrap();
@@ -75,15 +34,14 @@ fn open_connections_end_within_a_second_and_only_those_meant() {
     assert!(asked[0]["reason"].as_str().unwrap().contains("3 connections of workload app"), "{asked:?}");
 
     // The other workload's connection has not noticed; its process tree is meant next, by the `weir run` above it.
-    let root = other.child.id().to_string();
+    let root = other.pid().to_string();
     let done = agent.weir(&["revoke", "--pid", &root]).unwrap();
     assert_eq!(done.out.trim(), "1 connections ended", "{done:?}");
-    assert_eq!(other.line(), "Connection reset by peer");
+    assert_eq!(other.line().unwrap(), "Connection reset by peer");
 
     let refused = agent.weir(&["revoke", "--workload", "nobody"]).unwrap();
     assert!(refused.code == 1 && refused.err.contains("no workload"), "{refused:?}");
-    let mut again = Waiter::start(agent.app(&words).unwrap());
-    again.child.kill().unwrap();
+    drop(Waiter::start(agent.app(&words).unwrap()).unwrap());
 }
 
 /// Connects, says so, waits for the word, and tells what became of the connection.
@@ -117,13 +75,13 @@ fn a_connection_older_than_its_label_is_ended_and_recorded() {
     let dial = |folder: &str| {
         let mut command = Command::new("python3");
         command.args(["-c", OLDER, &port, folder]);
-        Waiter::start(command)
+        Waiter::start(command).unwrap()
     };
     let plain = lab.cgroups().join("plain");
     std::fs::create_dir(&plain).unwrap();
     let mut control = dial(plain.to_str().unwrap());
     let mut older = dial(home.to_str().unwrap());
-    assert_eq!(older.line(), "Software caused connection abort");
+    assert_eq!(older.line().unwrap(), "Software caused connection abort");
     let rows = agent.audited("SELECT workload, dst_port, reason FROM audit WHERE rule = 'sweep'").unwrap();
     assert_eq!(
         (&rows[0]["workload"], &rows[0]["dst_port"]),
@@ -133,5 +91,5 @@ fn a_connection_older_than_its_label_is_ended_and_recorded() {
     for stream in server.incoming().take(2) {
         let _ = stream.unwrap().write_all(b"!");
     }
-    assert_eq!(control.line(), "closed");
+    assert_eq!(control.line().unwrap(), "closed");
 }

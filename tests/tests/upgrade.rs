@@ -63,7 +63,7 @@ fn twenty_upgrades_under_load_fail_no_connection() {
     let verified = agent.weir(&["audit", "verify"]).unwrap();
     assert_eq!(verified.code, 0, "{verified:?}");
     // The kernel's account and the agents' agree to the last connection, over twenty-one agents.
-    let status: Value = serde_json::from_str(&agent.weir(&["status", "--json"]).unwrap().out).unwrap();
+    let status = agent.status().unwrap();
     let coverage = &status["coverage"];
     for field in ["turned", "published", "handed", "accepted"] {
         assert_eq!(coverage[field], tally["answered"], "{field}: {coverage}");

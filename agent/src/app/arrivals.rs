@@ -38,6 +38,7 @@ pub(crate) async fn accept(agent: &Arc<Agent>, listeners: &Listeners) -> io::Err
                 let leaving = Leaving::new(agent);
                 let agent = Arc::clone(agent);
                 tokio::spawn(async move {
+                    let origin = Arc::new(origin);
                     if let Err(why) = hand_over(&agent, stream, &origin, leaving).await {
                         record_refused(&agent, &origin, &why);
                     }
@@ -53,20 +54,13 @@ pub(crate) async fn accept(agent: &Arc<Agent>, listeners: &Listeners) -> io::Err
 async fn hand_over(
     agent: &Arc<Agent>,
     stream: TcpStream,
-    origin: &Origin,
+    origin: &Arc<Origin>,
     leaving: Leaving,
 ) -> Result<(), String> {
-    // A new executable is hashed, which may take a while; other connections go on.
-    let (asking, of) = (Arc::clone(agent), origin.clone());
-    let identified = tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &of)).await;
-    let identity = match identified {
-        Ok(Ok(identity)) => identity,
-        Ok(Err(why)) => return Err(why.to_string()),
-        Err(fault) => return Err(format!("the process behind it could not be told: {fault}")),
-    };
+    let identity = agent.identify(Arc::clone(origin)).await?;
     let socket = stream.into_std().map_err(|fault| format!("it cannot be relayed: {fault}"))?;
     let half = agent.relays.half().await;
-    half.take(agent, socket.into(), origin, identity, leaving)
+    half.take(agent, socket.into(), Arc::clone(origin), identity, leaving)
         .map_err(|fault| format!("the relaying process it fell to has ended: {fault}"))
 }
 

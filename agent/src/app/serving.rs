@@ -33,7 +33,7 @@ pub(super) async fn serve(
     let listeners = Listeners::of(sockets)?;
     let control = control::bind(&agent.config.control, inheritance.control).await?;
     agent.look_names_up().await;
-    let questions = Questions::begin(&bound, &agent.relays)?;
+    let questions = Questions::begin(bound, &agent.relays)?;
     agent.namespaces.resume(&agent, doors)?;
     let half = keeper::start(&agent).await?;
     agent.fence.forget_listeners_but(&agent.namespaces.cookies())?;
@@ -72,9 +72,7 @@ pub(super) async fn serve(
     }
     // Nobody finds a socket that no agent answers.
     let _ = std::fs::remove_file(&agent.config.control);
-    if let Some(half) = agent.relays.now() {
-        half.end(Duration::ZERO).await;
-    }
+    end_relay(&agent, Duration::ZERO).await;
     Ok(None)
 }
 
@@ -113,9 +111,9 @@ fn open_doors(port: u16) -> anyhow::Result<(Sockets, Bound)> {
 }
 
 /// The relaying process ends with what is still open; its last records are in the ledger then.
-async fn end_relay(agent: &Agent) {
+async fn end_relay(agent: &Agent, patience: Duration) {
     if let Some(half) = agent.relays.now() {
-        half.end(upgrade::LAST).await;
+        half.end(patience).await;
     }
 }
 
@@ -123,18 +121,18 @@ async fn end_relay(agent: &Agent) {
 async fn hand_over(
     agent: &Agent,
     listeners: &Listeners,
-    mut questions: Questions,
+    questions: Questions,
     control: &UnixListener,
 ) -> anyhow::Result<Inheritance> {
     agent.namespaces.pause();
-    questions.serving = None;
+    questions.pause();
     let open = tokio::select! {
         () = agent.fence.keep_alive() => 0,
         open = upgrade::drain(agent) => open,
     };
     tokio::select! {
         () = agent.fence.keep_alive() => {}
-        () = end_relay(agent) => {}
+        () = end_relay(agent, upgrade::LAST) => {}
     }
     agent.record(
         "upgrade",

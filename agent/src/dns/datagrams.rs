@@ -9,23 +9,20 @@ use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
-use weir_core::audit::Record;
 use weir_core::limits::DNS_UDP_BYTES;
 
-use super::sockets::{Bound, Ports, Socket, Sockets};
-use super::{Next, Way, forward, judge, record};
-use crate::lane::Lane;
+use super::sockets::{Bound, Socket, Sockets};
+use super::{UnderWay, Way, answer};
 use crate::lane::message::{ToKeeper, ToRelay};
-use crate::listen::Origin;
 use crate::relay::Thread;
 
 /// Serves the sockets that the keeper sends, until the lane ends or a socket fails.
-pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
+pub(crate) async fn serve(thread: &Arc<Thread>) {
     let mut serving = JoinSet::new();
     let mut of: HashMap<u64, AbortHandle> = HashMap::new();
     loop {
         let received = tokio::select! {
-            received = lane.receive::<ToRelay>() => received,
+            received = thread.link.receive() => received,
             Some(Ok(fault)) = serving.join_next() => {
                 let fault: io::Error = fault;
                 tracing::error!(%fault, "DNS questions cannot be received.");
@@ -34,8 +31,8 @@ pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
         };
         let Ok(Some((order, fds))) = received else { return };
         match order {
-            ToRelay::Questions { number, v4, v6 } => {
-                let Some(bound) = Ports::of(v4, &v6).and_then(|ports| Bound::adopt(fds, &ports)) else {
+            ToRelay::Questions { number, ports } => {
+                let Some(bound) = Bound::adopt(fds, &ports) else {
                     tracing::error!(number, "Sockets for DNS questions are not whole.");
                     return;
                 };
@@ -54,6 +51,7 @@ pub(crate) async fn serve(thread: &Arc<Thread>, lane: &Lane) {
 
 /// Returns only when the sockets cannot be watched.
 async fn serve_all(thread: &Arc<Thread>, bound: Bound, number: u64) -> io::Error {
+    let _reading = UnderWay::begin(&thread.relay);
     let sockets = match Sockets::of(bound) {
         Ok(sockets) => sockets,
         Err(fault) => return fault,
@@ -86,30 +84,17 @@ async fn receive(thread: Arc<Thread>, socket: Socket, number: u64) {
         };
         let thread = Arc::clone(&thread);
         let back = Back { number, port: socket.port(), to: heard.from, from: heard.back };
+        let under_way = UnderWay::begin(&thread.relay);
         // A task of its own: what was received is answered, also when the socket is given up meanwhile.
         tokio::task::spawn_local(async move {
             buffer.truncate(heard.bytes);
             let origin = thread.link.asker(heard.netns, heard.from, heard.to, heard.received).await;
             drop(place);
-            if let Some(answer) = answer(&thread, &origin, &buffer).await {
+            if let Some(answer) = answer(&thread, &origin, &buffer, Way::Datagram).await {
                 back.send(&thread, answer);
             }
+            drop(under_way);
         });
-    }
-}
-
-async fn answer(thread: &Arc<Thread>, origin: &Result<Origin, String>, question: &[u8]) -> Option<Vec<u8>> {
-    match (judge(&thread.relay, origin, question), origin) {
-        (Next::Silence, _) | (Next::Forward(_), Err(_)) => None,
-        (Next::Refuse(answer, row), origin) => {
-            if let Some(row) = row {
-                note(thread, origin.as_ref().ok(), *row).await;
-            }
-            Some(answer)
-        }
-        (Next::Forward(question), Ok(origin)) => {
-            Some(forward(thread, origin, &question, Way::Datagram).await)
-        }
     }
 }
 
@@ -125,18 +110,6 @@ impl Back {
     fn send(self, thread: &Thread, bytes: Vec<u8>) {
         let Back { number, port, to, from } = self;
         thread.link.tell(&ToKeeper::DnsAnswer { number, port, to, from, bytes });
-    }
-}
-
-/// Writes the row of a refusal; a ledger that cannot be written refuses every other act as well.
-pub(super) async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) {
-    match origin {
-        Some(origin) => {
-            if let Err(why) = record(thread, origin, row).await {
-                tracing::error!(%why, "The row of a refused look-up could not be written.");
-            }
-        }
-        None => thread.relay.append(&row),
     }
 }
 

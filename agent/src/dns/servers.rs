@@ -1,4 +1,5 @@
-//! The DNS servers that workloads may ask, as the keeper knows them. It refuses to open a socket to any other.
+//! The DNS servers that workloads may ask: the keeper reads which, and both halves find a question's among them.
+//! It refuses every other.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

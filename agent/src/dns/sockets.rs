@@ -1,11 +1,12 @@
 //! Where turned questions arrive: one socket for every address of 127.64.0.0/10, and one a slot on ::1.
-//! It refuses to guess who asks: a datagram whose asker the kernel has not published is handed out as such.
+//! It refuses to guess who asks: where the kernel has published nobody, the question is nobody's.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use weir_ebpf::{DNS_NET, DNS_NET_MASK, DNS_SLOTS, Listener, Tuple};
@@ -15,7 +16,7 @@ use crate::listen::{NoOrigin, Origin};
 use crate::ports;
 
 /// The ports on which one network namespace's questions arrive; 0 where the family is not served.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ports {
     pub v4: u16,
     pub v6: [u16; DNS_SLOTS],
@@ -26,12 +27,6 @@ impl Ports {
     #[must_use]
     pub fn turned(listener: &Listener) -> Ports {
         Ports { v4: listener.dns4, v6: listener.dns6 }
-    }
-
-    /// `None` for more slots than there are.
-    #[must_use]
-    pub fn of(v4: u16, v6: &[u16]) -> Option<Ports> {
-        Some(Ports { v4, v6: v6.try_into().ok()? })
     }
 }
 
@@ -95,7 +90,7 @@ impl Bound {
         Ok(Self { v4: Pair(v4, twin), v6 })
     }
 
-    /// Those that another program of this process opened, in the order in which the kernel turns to them; `None` when
+    /// Those that the keeper opened, or the program before it, in the order in which the kernel turns to them; `None` when
     /// one of them is missing.
     #[must_use]
     pub fn adopt(inherited: Vec<OwnedFd>, turned: &Ports) -> Option<Self> {
@@ -123,14 +118,11 @@ impl Bound {
         Ok(ports)
     }
 
-    /// Further descriptors of the same sockets: what queues at them is not lost when these go.
-    ///
-    /// # Errors
-    /// No descriptors are to be had.
-    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
-        let pairs = std::iter::once(&self.v4).chain(&self.v6);
-        let sockets = pairs.flat_map(|Pair(read, twin)| std::iter::once(read).chain(twin));
-        sockets.map(|socket| socket.as_fd().try_clone_to_owned()).collect()
+    /// The sockets themselves.
+    #[must_use]
+    pub fn into_descriptors(self) -> Vec<OwnedFd> {
+        let pairs = std::iter::once(self.v4).chain(self.v6);
+        pairs.flat_map(|Pair(read, twin)| std::iter::once(read).chain(twin)).map(OwnedFd::from).collect()
     }
 }
 
@@ -194,11 +186,6 @@ impl Socket {
         }
     }
 
-    /// Answers a question that arrived here. An answer that cannot be sent is lost, as datagrams are.
-    pub fn answer(&self, bytes: &[u8], to: SocketAddr, from: Option<Ipv4Addr>) {
-        let _ = datagram::send(&self.inner, bytes, to, from);
-    }
-
     #[must_use]
     pub fn port(&self) -> u16 {
         self.local.port()
@@ -220,16 +207,30 @@ fn open_pair() -> io::Result<(std::net::UdpSocket, Option<std::net::UdpSocket>)>
 
 /// Answers a question through the socket among `sockets` at this port. What does not go to a workload of this host, or not
 /// from where questions are turned to, is not sent; an answer that cannot be sent is lost, as datagrams are.
-pub fn answer(sockets: &[OwnedFd], port: u16, to: SocketAddr, from: Option<Ipv4Addr>, bytes: &[u8]) {
+pub fn answer(
+    fence: &Fence,
+    sockets: &[OwnedFd],
+    port: u16,
+    to: SocketAddr,
+    from: Option<Ipv4Addr>,
+    bytes: &[u8],
+) {
     let is_turned = from.is_none_or(|from| u32::from(from) & DNS_NET_MASK == DNS_NET);
-    if !to.ip().is_loopback() || to.is_ipv4() != from.is_some() || !is_turned {
+    if to.is_ipv4() != from.is_some() || !is_turned {
         return;
     }
     let socket = sockets.iter().find(|socket| {
         let local = rustix::net::getsockname(socket).ok().and_then(|local| SocketAddr::try_from(local).ok());
         local.is_some_and(|local| local.port() == port && local.is_ipv4() == to.is_ipv4())
     });
-    if let Some(socket) = socket {
+    let Some(socket) = socket else { return };
+    // Any other address may be a stranger's: only the kernel knows that somebody here asks from it.
+    let is_asked_from = || {
+        let at = SocketAddr::new(from.map_or(Ipv6Addr::LOCALHOST.into(), IpAddr::V4), port);
+        let netns = kernel::netns_cookie(socket).ok();
+        netns.is_some_and(|netns| matches!(fence.asker(&tuple(netns, to, at)), Ok(Some(_))))
+    };
+    if to.ip().is_loopback() || is_asked_from() {
         let _ = datagram::send(socket, bytes, to, from);
     }
 }
@@ -246,19 +247,22 @@ pub fn asker(
     to: SocketAddr,
     received: u64,
 ) -> Result<Origin, NoOrigin> {
-    let tuple = Tuple {
-        netns,
-        source: kernel::address(from.ip()),
-        destination: kernel::address(to.ip()),
-        source_port: from.port().into(),
-        destination_port: to.port().into(),
-    };
-    let origin = Origin::from(fence.asker(&tuple)?.ok_or(NoOrigin::NoRecord)?);
+    let origin = Origin::from(fence.asker(&tuple(netns, from, to))?.ok_or(NoOrigin::NoRecord)?);
     // Since then the tuple is this socket's, and it is so before its first datagram leaves.
     if received == 0 || monotonic(received) < origin.called_at {
         return Err(NoOrigin::NoRecord);
     }
     Ok(origin)
+}
+
+fn tuple(netns: u64, from: SocketAddr, to: SocketAddr) -> Tuple {
+    Tuple {
+        netns,
+        source: kernel::address(from.ip()),
+        destination: kernel::address(to.ip()),
+        source_port: from.port().into(),
+        destination_port: to.port().into(),
+    }
 }
 
 /// A reading of the wall clock as one of `CLOCK_MONOTONIC`: at most [`BLUR_NS`] too late, never too early.

@@ -14,8 +14,7 @@ use weir_core::identity::Identity;
 use weir_core::limits::{DNS_STREAM_IDLE_NS, DNS_STREAM_QUESTIONS, DNS_UDP_BYTES};
 use weir_core::lookup::Asker;
 
-use super::datagrams::note;
-use super::{Next, Way, forward, judge};
+use super::{Way, answer};
 use crate::clock;
 use crate::listen::{Origin, finish_on_drop};
 use crate::relay::{Relay, Thread};
@@ -49,17 +48,7 @@ async fn talk(thread: &Thread, origin: Result<Origin, String>, mut stream: TcpSt
         }
         question.resize(usize::from(length), 0);
         timeout(patience, stream.read_exact(&mut question)).await??;
-        let answer = match (judge(&thread.relay, &origin, &question), &origin) {
-            (Next::Silence, _) => return Ok(()),
-            (Next::Refuse(answer, row), origin) => {
-                if let Some(row) = row {
-                    note(thread, origin.as_ref().ok(), *row).await;
-                }
-                answer
-            }
-            (Next::Forward(question), Ok(origin)) => forward(thread, origin, &question, Way::Stream).await,
-            (Next::Forward(_), Err(_)) => return Ok(()),
-        };
+        let Some(answer) = answer(thread, &origin, &question, Way::Stream).await else { return Ok(()) };
         let length = u16::try_from(answer.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes()[..], &answer].concat();
         timeout(patience, stream.write_all(&framed)).await??;

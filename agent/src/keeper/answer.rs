@@ -22,17 +22,12 @@ pub(super) async fn answer(agent: &Arc<Agent>, half: &Half, call: Call) -> (Repl
     match call {
         Call::Dial { session } => connected(dial_for(agent, half, session).await),
         Call::Resolver { server, is_stream } => connected(resolver(agent, server, is_stream).await),
-        // Heard by itself, so that it can be withdrawn.
-        Call::Ask { .. } => (Reply::Answered(None), Vec::new()),
         Call::Asker { netns, from, to, received } => {
             let found = asker(&agent.fence, netns, from, to, received);
             (Reply::Asker(found.map(Box::new).map_err(|why| why.to_string())), Vec::new())
         }
         Call::Identify { origin } => {
-            let asking = Arc::clone(agent);
-            let identified =
-                tokio::task::spawn_blocking(move || asking.workloads.identify(&asking.fence, &origin)).await;
-            (Reply::Identity(identified.ok().and_then(Result::ok).map(Box::new)), Vec::new())
+            (Reply::Identity(agent.identify(Arc::from(origin)).await.ok().map(Box::new)), Vec::new())
         }
     }
 }

@@ -1,9 +1,7 @@
 //! What the relaying process says, lane by lane. It refuses to go on with one that is not understood, and to wait for
 //! anything: what takes time is answered by a task of its own.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use tokio::sync::Semaphore;
 use weir_core::approval::Question;
@@ -17,7 +15,6 @@ use crate::lane::message::{Call, Reply, ToKeeper, ToRelay};
 
 /// Hears one lane until it ends. A process that lost one lane serves no more: the others end with it.
 pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
-    let flushing = lane.clone();
     let heard = async {
         loop {
             match lane.receive::<ToKeeper>().await {
@@ -32,7 +29,7 @@ pub(super) async fn tend(agent: Arc<Agent>, half: Arc<Half>, lane: Lane) {
     };
     tokio::select! {
         () = heard => {}
-        _ = flushing.flush() => {}
+        _ = lane.flush() => {}
     }
     lane.close();
     half.main.close();
@@ -48,29 +45,27 @@ fn hear(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, note: ToKeeper) {
         ToKeeper::Ended { session } => drop(half.leave(session)),
         ToKeeper::Look => agent.ledger.look(),
         ToKeeper::Spare => match agent.ledger.intake(half.writer) {
-            Ok(file) => half.tell(&half.main, &ToRelay::Intake, vec![file.into()]),
+            Ok(file) => half.main.tell(&ToRelay::Intake, vec![file.into()]),
             Err(fault) => tracing::error!(%fault, "There is no further intake for the relaying process."),
         },
         ToKeeper::DnsAnswer { number, port, to, from, bytes } => {
             if let Some((_, questions)) = lock(&agent.relays.questions).get(&number) {
-                sockets::answer(questions, port, to, from, &bytes);
+                sockets::answer(&agent.fence, questions, port, to, from, &bytes);
             }
         }
         ToKeeper::Withdraw { question } => agent.desk.withdraw(&question),
-        ToKeeper::Call { id, call: Call::Ask { question, requester } } => {
-            ask(agent, half, lane, id, *question, *requester);
-        }
+        ToKeeper::Ask { id, question, requester } => ask(agent, half, lane, id, *question, *requester),
         ToKeeper::Call { id, call } => {
             let places = if matches!(call, Call::Dial { .. }) { &half.dials } else { &half.calls };
             let Ok(place) = Semaphore::try_acquire_owned(Arc::clone(places)) else {
                 let reply = Reply::NotConnected("too much is asked of the agent at once".into());
-                return half.tell(lane, &ToRelay::Reply { id, reply }, Vec::new());
+                return lane.tell(&ToRelay::Reply { id, reply }, Vec::new());
             };
             let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
             tokio::spawn(async move {
-                let (reply, fds): (Reply, Vec<OwnedFd>) = answer::answer(&agent, &half, call).await;
+                let (reply, fds) = answer::answer(&agent, &half, call).await;
                 drop(place);
-                half.tell(&lane, &ToRelay::Reply { id, reply }, fds);
+                lane.tell(&ToRelay::Reply { id, reply }, fds);
             });
         }
     }
@@ -82,19 +77,20 @@ fn in_force(agent: &Agent, half: &Half, commit: String, sha: String) {
     if (known.commit(), known.sha()) != (commit.as_str(), sha.as_str()) {
         return;
     }
-    let before = std::mem::replace(&mut *lock(&half.in_force), (commit, sha));
-    if !before.1.is_empty() && before != *lock(&half.in_force) {
+    let said = (commit, sha);
+    (*lock(&half.in_force)).clone_from(&said);
+    // A change may fall while one process is replaced by the next.
+    let before = std::mem::replace(&mut *lock(&agent.relays.in_force), said.clone());
+    if !before.1.is_empty() && before != said {
         agent.record("policy", "a changed policy is in force");
     }
 }
 
 /// Puts a question at once, so that it can be withdrawn by what is heard next.
 fn ask(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, id: u64, question: Question, requester: Requester) {
-    if half.asked.fetch_add(1, Ordering::Relaxed) >= ASKED {
-        half.asked.fetch_sub(1, Ordering::Relaxed);
-        let reply = Reply::Answered(None);
-        return half.tell(lane, &ToRelay::Reply { id, reply }, Vec::new());
-    }
+    let Ok(place) = Semaphore::try_acquire_owned(Arc::clone(&half.asked)) else {
+        return lane.tell(&ToRelay::Reply { id, reply: Reply::Answered(None) }, Vec::new());
+    };
     let of = question.id.clone();
     let answer = agent.desk.ask(question, requester);
     let (agent, half, lane) = (Arc::clone(agent), Arc::clone(half), lane.clone());
@@ -107,10 +103,7 @@ fn ask(agent: &Arc<Agent>, half: &Arc<Half>, lane: &Lane, id: u64, question: Que
                 None
             }
         };
-        half.asked.fetch_sub(1, Ordering::Relaxed);
-        half.tell(&lane, &ToRelay::Reply { id, reply: Reply::Answered(answered) }, Vec::new());
+        drop(place);
+        lane.tell(&ToRelay::Reply { id, reply: Reply::Answered(answered) }, Vec::new());
     });
 }
-
-/// Questions that are open at once.
-const ASKED: usize = 4096;

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, Semaphore, watch};
+use tokio::task::JoinSet;
 use weir_core::audit::Decision;
 
-use super::{CALLS, Half, counter, hear, lock};
+use super::{ASKED, CALLS, Half, STUCK, counter, hear, lock};
 use crate::app::Agent;
 use crate::lane::message::{Beginning, ToRelay};
 use crate::lane::{self, Lane};
@@ -29,11 +30,9 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
     let (counter, counters) = lane::pair()?;
     let (dns, dnss) = lane::pair()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let beginning = Beginning { config: agent.config.text.clone(), sources: lock(&relays.sources).clone() };
     let mut fds = vec![
-        lane::sealed(&Beginning {
-            config: agent.config.text.clone(),
-            sources: lock(&relays.sources).clone(),
-        })?,
+        lane::sealed(&beginning)?,
         agent.ledger.intake(writer).context("an intake for the relaying process")?.into(),
         counters,
         dnss,
@@ -57,14 +56,15 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         gone: watch::Sender::new(false),
         dials: Arc::new(Semaphore::new(CALLS)),
         calls: Arc::new(Semaphore::new(CALLS)),
-        asked: AtomicUsize::new(0),
+        asked: Arc::new(Semaphore::new(ASKED)),
     });
     let child = spawn(theirs).context("cannot start the relaying process")?;
     counter::start(agent, &half, counter)?;
+    let mut hearing = JoinSet::new();
     for lane in half.lanes.iter().chain([&half.dns, &half.main]) {
-        tokio::spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
+        hearing.spawn(hear::tend(Arc::clone(agent), Arc::clone(&half), lane.clone()));
     }
-    tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child));
+    tokio::spawn(watch_over(Arc::clone(agent), Arc::clone(&half), child, hearing));
     half.main.post(&ToRelay::Begin { resolvers: agent.servers.now() }, fds)?;
     let mut gone = half.gone.subscribe();
     let ready = half.ready.notified();
@@ -77,18 +77,22 @@ pub(crate) async fn start(agent: &Arc<Agent>) -> anyhow::Result<Arc<Half>> {
         }
     }
     {
-        // Nobody adds sockets or a policy between what is sent here and what is sent to the current one.
+        // Nobody adds sockets between what is sent here and what is sent to the current one.
         let questions = lock(&relays.questions);
         *lock(&relays.current) = Some(Arc::clone(&half));
         for (number, (ports, sockets)) in &*questions {
-            half.send_questions(*number, ports, sockets);
+            half.send_questions(*number, *ports, sockets);
         }
     }
-    half.send_policy(&lock(&relays.sources));
-    // Whatever changed while it began.
+    // Whatever changed while it began. A policy that changes from here on finds this process as the current one.
+    let sources = lock(&relays.sources);
+    if *sources != beginning.sources {
+        half.send_policy(&sources);
+    }
+    drop(sources);
     let fault = agent.ledger.faults().and_then(|faults| faults.borrow().clone());
-    half.tell(&half.main, &ToRelay::Ledger(fault), Vec::new());
-    half.tell(&half.main, &ToRelay::Resolvers(agent.servers.now()), Vec::new());
+    half.main.tell(&ToRelay::Ledger(fault), Vec::new());
+    half.main.tell(&ToRelay::Resolvers(agent.servers.now()), Vec::new());
     relays.changed.notify_waiters();
     Ok(half)
 }
@@ -128,8 +132,11 @@ fn spawn(lane: OwnedFd) -> std::io::Result<Child> {
 }
 
 /// Waits for the process to end, and clears up behind it.
-async fn watch_over(agent: Arc<Agent>, half: Arc<Half>, mut child: Child) {
+async fn watch_over(agent: Arc<Agent>, half: Arc<Half>, mut child: Child, mut hearing: JoinSet<()>) {
     let ended = child.wait().await;
+    // What it said last lies in the lanes.
+    let heard = async { while hearing.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(STUCK, heard).await;
     tracing::info!(?ended, "The relaying process has ended.");
     // Dropped outside the lock: each counts itself out.
     let sessions = lock(&half.sessions).take();

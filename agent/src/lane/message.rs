@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use weir_core::approval::{Answer, Question};
@@ -11,6 +12,7 @@ use weir_core::policy::Zone;
 
 use crate::credential::Stamp;
 use crate::desk::Requester;
+use crate::dns::sockets::Ports;
 use crate::listen::Origin;
 
 /// To the relaying process. What has descriptors beside it says so.
@@ -24,8 +26,8 @@ pub enum ToRelay {
     /// A connection, and beside it its socket. `names` are those that the agent's own look-ups prove for its address.
     Arrival {
         session: u64,
-        origin: Box<Origin>,
-        identity: Box<Identity>,
+        origin: Arc<Origin>,
+        identity: Arc<Identity>,
         names: Vec<String>,
     },
     /// Somebody ends it.
@@ -36,8 +38,7 @@ pub enum ToRelay {
     /// Sockets for DNS questions, all beside it, by the ports to which the kernel turns.
     Questions {
         number: u64,
-        v4: u16,
-        v6: Vec<u16>,
+        ports: Ports,
     },
     /// Receive no more at those.
     Unserve {
@@ -89,6 +90,12 @@ pub enum ToKeeper {
     Withdraw {
         question: String,
     },
+    /// A human's answer is wanted.
+    Ask {
+        id: u64,
+        question: Box<Question>,
+        requester: Box<Requester>,
+    },
     Call {
         id: u64,
         call: Call,
@@ -100,8 +107,6 @@ pub enum ToKeeper {
 pub enum Call {
     /// The address that the kernel recorded for the session.
     Dial { session: u64 },
-    /// A human's answer.
-    Ask { question: Box<Question>, requester: Box<Requester> },
     /// Who sent a datagram to one of the sockets for DNS, which arrived at a time of the wall clock.
     Asker { netns: u64, from: SocketAddr, to: SocketAddr, received: u64 },
     /// The identity behind a question.
@@ -250,7 +255,7 @@ mod tests {
         /// The keeper reads these from a process that it does not trust: any bytes are a message or none, and a message
         /// takes no more memory than its bytes say.
         #[test]
-        fn any_bytes_are_a_message_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..8_u8) {
+        fn any_bytes_are_a_message_or_none(bytes in prop::collection::vec(any::<u8>(), 0..300), kind in 0..9_u8) {
             let bytes = [&[kind], &bytes[..]].concat();
             if let Ok(note) = postcard::from_bytes::<ToKeeper>(&bytes) {
                 let again = postcard::to_stdvec(&note).unwrap();

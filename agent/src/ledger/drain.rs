@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use weir_core::audit::chain::RECORD_BYTES;
 use weir_core::audit::shape::Shape;
 use weir_core::audit::{Durability, Kind};
 
+use super::Appending;
 use super::intake::{FRAME_HEAD, Front, PAUSE, front};
 use super::journal::{Header, read_at_most};
-use super::moved::{EXTENSION, drained_path, set_drained};
+use super::moved::{self, EXTENSION, drained_path, set_drained};
 use super::tail::ledger_row;
-use super::{Appending, wall_ns};
 
 /// The reading end of all intakes.
 #[derive(Debug)]
@@ -31,9 +31,12 @@ pub(super) struct Drain {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    node: String,
+    epoch: u64,
     ledger: Arc<super::Shared>,
     open: Mutex<Vec<Open>>,
-    number: Mutex<u64>,
+    /// Of the newest file.
+    number: AtomicU64,
     thread: OnceLock<Thread>,
     stop: AtomicBool,
     /// Why records are not moved on.
@@ -65,12 +68,19 @@ struct Open {
 }
 
 impl Drain {
-    pub(super) fn start(dir: PathBuf, ledger: Arc<super::Shared>) -> io::Result<Drain> {
+    pub(super) fn start(
+        dir: PathBuf,
+        node: String,
+        epoch: u64,
+        ledger: Arc<super::Shared>,
+    ) -> io::Result<Drain> {
         let shared = Arc::new(Shared {
             dir,
+            node,
+            epoch,
             ledger,
             open: Mutex::default(),
-            number: Mutex::new(0),
+            number: AtomicU64::new(0),
             thread: OnceLock::new(),
             stop: AtomicBool::new(false),
             fault: watch::Sender::new(None),
@@ -83,18 +93,14 @@ impl Drain {
     }
 
     /// A new file for `writer`, whose earlier ones end with its first record. Its name is on the disk.
-    pub(super) fn intake(&self, node: &str, epoch: u64, writer: u64) -> io::Result<File> {
+    pub(super) fn intake(&self, writer: u64) -> io::Result<File> {
         let shared = &*self.shared;
         if shared.lock().iter().filter(|one| one.writer == writer).count() >= OPEN_EACH {
             return Err(io::Error::other("its earlier intakes are not in the journal yet"));
         }
-        let number = {
-            let mut number = shared.number.lock().unwrap_or_else(PoisonError::into_inner);
-            *number += 1;
-            *number
-        };
+        let (epoch, number) = (shared.epoch, shared.number.fetch_add(1, Ordering::Relaxed) + 1);
         let path = shared.dir.join(format!("{epoch}-{number:010}.{EXTENSION}"));
-        let header = Header { node: node.into(), epoch, first: number, prev: [0; 32] }.encode();
+        let header = Header { node: shared.node.clone(), epoch, first: number, prev: [0; 32] }.encode();
         let made = || {
             let file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
             file.write_all_at(&header, 0)?;
@@ -302,10 +308,7 @@ impl Shared {
     fn set_aside(&self, path: &Path, offset: u64) -> Result<(), String> {
         let fault = |fault: io::Error| format!("{}: {fault}", path.display());
         let left = std::fs::metadata(path).map_err(fault)?.len().saturating_sub(offset);
-        let aside = path.with_extension(format!("torn-{}", wall_ns()));
-        std::fs::copy(path, &aside).map_err(fault)?;
-        let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let row = ledger_row(format!("{left} bytes of an intake are no records; set aside in {name}"));
+        let row = ledger_row(moved::set_aside(path, left).map_err(fault)?);
         match self.ledger.append(&row) {
             Appending::Refused(why) => Err(why),
             Appending::Done(_) | Appending::Waiting(_) => Ok(()),

@@ -17,10 +17,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use weir_core::audit::chain::{self, RECORD_BYTES};
-use weir_core::audit::{Durability, Kind, Receipt, Record};
+use weir_core::audit::{Durability, Receipt, Record};
 
-use super::tail::{Waiter, ledger_row};
-use super::{Appending, Pending, RAW};
+use super::tail::{LAG_BYTES, Waiter, refusals_row};
+use super::{Appending, Pending, encoded};
 
 /// The writing end. Share it behind an `Arc`; dropping it writes what lags.
 #[derive(Debug)]
@@ -118,13 +118,7 @@ impl Intake {
 
     /// As [`super::Ledger::append`].
     pub fn append(&self, record: &Record) -> Appending {
-        RAW.with_borrow_mut(|raw| match chain::encode(record, raw) {
-            Ok(()) => {
-                let lags = record.kind == Kind::Outcome && record.durability == Durability::Fast;
-                self.append_raw(raw, lags, record.durability)
-            }
-            Err(fault) => Appending::Refused(fault.to_string()),
-        })
+        encoded(record, |raw, lags| self.append_raw(raw, lags, record.durability))
     }
 
     /// As [`super::Ledger::flush`].
@@ -155,7 +149,7 @@ impl Intake {
                 let (answer, pending) = oneshot::channel();
                 state.waiters.push(Waiter { seq, answer });
                 self.shared.wake_sync.notify_one();
-                Appending::Waiting(Pending::of(pending))
+                Appending::Waiting(Pending(pending))
             }
         }
     }
@@ -199,9 +193,8 @@ impl State {
         if written.is_err() {
             self.refused += 1;
         } else if self.refused > 0 {
-            let reason = format!("{} records could not be written; their acts were refused", self.refused);
             let mut report = Vec::new();
-            if chain::encode(&ledger_row(reason), &mut report).is_ok()
+            if chain::encode(&refusals_row(self.refused), &mut report).is_ok()
                 && self.write(&report, false, false).is_ok()
             {
                 self.refused = 0;
@@ -344,8 +337,6 @@ pub(super) fn front(bytes: &[u8]) -> Front<'_> {
 pub(super) const FRAME_HEAD: usize = 4 + 1 + 4;
 /// The next file is taken beyond this, once there is one.
 pub(super) const INTAKE_BYTES: u64 = 16 << 20;
-/// Records that wait are written at the latest when they take this much.
-const LAG_BYTES: usize = 32 * 1024;
 /// After a pause this long the keeper is told; it goes on looking for longer than that.
 pub(super) const PAUSE: Duration = Duration::from_millis(100);
 

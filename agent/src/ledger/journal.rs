@@ -92,10 +92,15 @@ pub(super) fn create(dir: &Path, header: &Header) -> io::Result<(File, PathBuf, 
 
 /// The segments of a folder, oldest first.
 pub(super) fn segments(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    files(dir, EXTENSION)
+}
+
+/// The files of a folder with this extension, by the two numbers of their names.
+pub(super) fn files(dir: &Path, extension: &str) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+        if path.extension().is_some_and(|its| its == extension) {
             found.push((order(&path), path));
         }
     }
@@ -107,6 +112,20 @@ fn order(path: &Path) -> (u64, u64) {
     let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let (first, epoch) = name.split_once('-').unwrap_or((name, "0"));
     (first.parse().unwrap_or(u64::MAX), epoch.parse().unwrap_or(u64::MAX))
+}
+
+/// Keeps what is torn in a file beside it, put there by `act`. Returns that one's name.
+pub(super) fn set_aside(path: &Path, act: impl FnOnce(&Path, &Path) -> io::Result<()>) -> io::Result<String> {
+    let aside = path.with_extension(format!("torn-{}", super::wall_ns()));
+    act(path, &aside)?;
+    Ok(aside.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}
+
+/// The header of a segment, or of an intake, and its length; `None` if it is torn or damaged.
+pub(super) fn header(file: &File) -> io::Result<Option<(Header, usize)>> {
+    let mut bytes = [0; HEADER_FIXED + NODE_BYTES + 32];
+    let length = read_at_most(file, &mut bytes, 0)?;
+    Ok(bytes.get(..length).and_then(Header::parse))
 }
 
 /// Walks one segment, checking hashes as it goes.
@@ -137,9 +156,7 @@ impl Cursor {
     /// Opens a segment; `None` if its header is torn or damaged.
     pub(super) fn open(path: &Path) -> io::Result<Option<Cursor>> {
         let file = File::open(path)?;
-        let mut bytes = vec![0; HEADER_FIXED + NODE_BYTES + 32];
-        let length = read_at_most(&file, &mut bytes, 0)?;
-        let Some((header, offset)) = bytes.get(..length).and_then(Header::parse) else { return Ok(None) };
+        let Some((header, offset)) = self::header(&file)? else { return Ok(None) };
         let head = Head { epoch: header.epoch, seq: header.first.saturating_sub(1), hash: header.prev };
         let offset = offset as u64;
         Ok(Some(Cursor { file, header, head, offset, buffer: Vec::new(), buffered: offset }))
@@ -212,7 +229,7 @@ pub(super) fn read_at_most(file: &File, buffer: &mut [u8], offset: u64) -> io::R
 }
 
 const MAGIC: &[u8; 8] = b"weirjrn1";
-pub(super) const HEADER_FIXED: usize = 8 + 8 + 8 + 32 + 4;
+const HEADER_FIXED: usize = 8 + 8 + 8 + 32 + 4;
 const EXTENSION: &str = "journal";
 /// One read of the reader: large enough that a system call costs nothing beside the hashing.
 const READ_AHEAD: usize = 256 * 1024;

@@ -5,17 +5,17 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::journal;
+
 /// The intakes of a folder, oldest first.
 pub(super) fn intakes(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == EXTENSION) {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+    journal::files(dir, EXTENSION)
+}
+
+/// The words for the trail about a copy of an intake's rest, which is no record.
+pub(super) fn set_aside(path: &Path, left: u64) -> io::Result<String> {
+    let name = journal::set_aside(path, |from, to| std::fs::copy(from, to).map(drop))?;
+    Ok(format!("{left} bytes of an intake are no records; set aside in {name}"))
 }
 
 /// How many bytes of an intake the journal, or the store, holds.

@@ -46,9 +46,7 @@ pub(super) fn settle(dir: &Path, store: &mut Store, cut: bool) -> Result<Settled
         let reason =
             format!("{} bytes of the journal after seq {}: {why}", length - offset, settled.head.seq);
         if cut {
-            let aside = path.with_extension(format!("torn-{}", super::wall_ns()));
-            std::fs::rename(&path, &aside).map_err(file_fault)?;
-            let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = journal::set_aside(&path, |from, to| std::fs::rename(from, to)).map_err(file_fault)?;
             settled.damage.push(format!("{reason}; set aside in {name}"));
         } else {
             settled.damage.push(reason);
@@ -66,9 +64,7 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     let file_fault = |source| LedgerError::File { path: path.into(), source };
     let store_fault = |source| LedgerError::Store { path: path.with_file_name("audit.sqlite"), source };
     let file = std::fs::File::open(path).map_err(file_fault)?;
-    let mut front = vec![0; journal::HEADER_FIXED + journal::NODE_BYTES + 32];
-    let got = journal::read_at_most(&file, &mut front, 0).map_err(file_fault)?;
-    let header = front.get(..got).and_then(journal::Header::parse);
+    let header = journal::header(&file).map_err(file_fault)?;
     let mut offset = match (moved::drained(path), &header) {
         // After a power cut it may say less than was so: what was moved since is known by its bytes.
         (moved, Some((_, length))) => moved.unwrap_or(0).max(*length as u64),
@@ -106,10 +102,7 @@ fn intake(path: &Path, store: &mut Store, settled: &mut Settled, cut: bool) -> R
     }
     let left = file.metadata().map_err(file_fault)?.len().saturating_sub(offset);
     if left > 0 && cut {
-        let aside = path.with_extension(format!("torn-{}", super::wall_ns()));
-        std::fs::copy(path, &aside).map_err(file_fault)?;
-        let name = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        settled.damage.push(format!("{left} bytes of an intake are no records; set aside in {name}"));
+        settled.damage.push(moved::set_aside(path, left).map_err(file_fault)?);
     }
     settled.done.push(path.into());
     settled.done.push(moved::drained_path(path));

@@ -176,9 +176,10 @@ impl Tail {
 
     /// Records that acts were refused meanwhile. If this cannot be written either, the count stays for the next time.
     fn report(&mut self, stored: u64) {
-        let reason = format!("{} records could not be written; their acts were refused", self.refused);
         let mut raw = Vec::new();
-        if chain::encode(&ledger_row(reason), &mut raw).is_ok() && self.write(&raw, false, stored).is_ok() {
+        if chain::encode(&refusals_row(self.refused), &mut raw).is_ok()
+            && self.write(&raw, false, stored).is_ok()
+        {
             self.refused = 0;
         }
     }
@@ -255,8 +256,13 @@ impl Tail {
     }
 }
 
-fn unwritable(fault: io::Error) -> String {
+pub(super) fn unwritable(fault: io::Error) -> String {
     format!("audit_full: the journal cannot be written: {fault}")
+}
+
+/// The report on records that could not be written.
+pub(super) fn refusals_row(refused: u64) -> Record {
+    ledger_row(format!("{refused} records could not be written; their acts were refused"))
 }
 
 /// The ledger's report on itself.
@@ -272,6 +278,6 @@ pub(super) fn ledger_row(reason: String) -> Record {
 }
 
 /// Records that wait are written at the latest when they take this much.
-const LAG_BYTES: usize = 32 * 1024;
+pub(super) const LAG_BYTES: usize = 32 * 1024;
 /// A segment takes at least this much, however small the ledger may be.
 const SMALLEST_SEGMENT: u64 = 64 * 1024;

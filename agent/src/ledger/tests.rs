@@ -8,7 +8,7 @@ use weir_core::audit::{Decision, Kind};
 
 use super::*;
 
-fn config(dir: &Path) -> config::Audit {
+pub(super) fn config(dir: &Path) -> config::Audit {
     config::Audit {
         dir: dir.into(),
         retention: Duration::from_secs(86_400),
@@ -17,7 +17,7 @@ fn config(dir: &Path) -> config::Audit {
     }
 }
 
-fn record(n: u64) -> Record {
+pub(super) fn record(n: u64) -> Record {
     Record { ts: wall_ns(), rows: n, workload: "payments".into(), ..Record::default() }
 }
 

@@ -21,7 +21,7 @@ use seccompiler::{
     apply_filter,
 };
 
-use super::guard::{foreign_numbers, target};
+use super::guard::{Rules, compile, foreign_numbers, target};
 use crate::lane::message::Confined;
 
 /// The user of the relaying process where /etc/passwd has none by [`USER`]: a number that neither people, packages nor
@@ -66,7 +66,7 @@ pub fn for_good() -> anyhow::Result<Confined> {
         pid: std::process::id(),
         uid: rustix::process::geteuid().as_raw(),
         capabilities: left.bits().count_ones(),
-        system_calls: CALLS.len() as u32,
+        system_calls: (CALLS.len() + REFUSED.len()) as u32,
         landlock,
     };
     // Its name in ps(1); the program itself is the agent's.
@@ -124,8 +124,8 @@ fn no_files_no_ports() -> anyhow::Result<u32> {
     })
 }
 
-/// All that the relaying process may ask of the kernel, each with its reason. What is not here ends the process: it is
-/// no longer ours then.
+/// All that the relaying process may ask of the kernel, each with its reason. What is neither here nor in [`REFUSED`] ends
+/// the process: it is no longer ours then.
 const CALLS: &[(i64, &str)] = &[
     // Connections, lanes and the intake: all of them are handed in, and none is made here.
     (libc::SYS_read, "connections, wake-ups of the runtime"),
@@ -188,41 +188,30 @@ const CALLS: &[(i64, &str)] = &[
     (libc::SYS_tgkill, "an abort's way"),
     (libc::SYS_exit, "a thread's end"),
     (libc::SYS_exit_group, "the process's end"),
-    // Libraries look for files now and then and do without: an error, not the end.
-    (libc::SYS_openat, "EACCES"),
-    #[cfg(target_arch = "x86_64")]
-    (libc::SYS_readlink, "EACCES"),
-    (libc::SYS_getcwd, "EACCES: a panic's words name files below it"),
-    (libc::SYS_statx, "EACCES"),
-    (libc::SYS_newfstatat, "EACCES"),
-    (libc::SYS_fstat, "EACCES"),
 ];
 
-/// Those that are answered with an error instead.
-const REFUSED: &[i64] = &[
-    libc::SYS_openat,
+/// What is answered with EACCES: libraries look for files now and then and do without.
+const REFUSED: &[(i64, &str)] = &[
+    (libc::SYS_openat, "files that libraries look for"),
     #[cfg(target_arch = "x86_64")]
-    libc::SYS_readlink,
-    libc::SYS_getcwd,
-    libc::SYS_statx,
-    libc::SYS_newfstatat,
-    libc::SYS_fstat,
+    (libc::SYS_readlink, "the same"),
+    (libc::SYS_getcwd, "a panic's words name files below it"),
+    (libc::SYS_statx, "the same as openat"),
+    (libc::SYS_newfstatat, "the same"),
+    (libc::SYS_fstat, "the same"),
 ];
 
 fn few_calls() -> anyhow::Result<()> {
-    let mut rules: Vec<(i64, Vec<SeccompRule>)> = CALLS.iter().map(|(call, _)| (*call, Vec::new())).collect();
+    let mut rules = uses(CALLS.iter().chain(REFUSED));
     for (call, narrow) in narrowed()? {
         rules.retain(|(other, _)| *other != call);
         rules.push((call, narrow));
     }
-    let allowed = filter(rules, SeccompAction::KillProcess, SeccompAction::Allow)?;
-    let refused = REFUSED.iter().map(|call| (*call, Vec::new())).collect();
-    let refused = filter(refused, SeccompAction::Allow, SeccompAction::Errno(libc::EACCES.unsigned_abs()))?;
-    let unknown = filter(
-        vec![(libc::SYS_clone3, Vec::new())],
-        SeccompAction::Allow,
-        SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
-    )?;
+    let (other, listed) = (SeccompAction::KillProcess, SeccompAction::Allow);
+    let allowed = SeccompFilter::new(rules.into_iter().collect(), other, listed, target()?)?;
+    let allowed = BpfProgram::try_from(allowed)?;
+    let refused = compile(uses(REFUSED), libc::EACCES)?;
+    let unknown = compile(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)?;
     // Of several filters the strictest answer counts. The list itself comes last: it has no way to set another.
     for program in [&foreign_numbers(), &refused, &unknown, &allowed] {
         apply_filter(program).map_err(io::Error::other)?;
@@ -230,17 +219,13 @@ fn few_calls() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn filter(
-    rules: Vec<(i64, Vec<SeccompRule>)>,
-    other: SeccompAction,
-    listed: SeccompAction,
-) -> anyhow::Result<BpfProgram> {
-    let filter = SeccompFilter::new(rules.into_iter().collect(), other, listed, target()?)?;
-    Ok(BpfProgram::try_from(filter)?)
+/// All uses of these calls.
+fn uses<'a>(calls: impl IntoIterator<Item = &'a (i64, &'a str)>) -> Rules {
+    calls.into_iter().map(|(call, _)| (*call, Vec::new())).collect()
 }
 
 /// Calls of which only some uses are let through.
-fn narrowed() -> anyhow::Result<Vec<(i64, Vec<SeccompRule>)>> {
+fn narrowed() -> anyhow::Result<Rules> {
     let one = |argument: u8, op: SeccompCmpOp, value: u64| -> anyhow::Result<SeccompRule> {
         let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value)?;
         Ok(SeccompRule::new(vec![condition])?)
@@ -301,10 +286,10 @@ mod tests {
 
     #[test]
     fn every_call_is_listed_once() {
-        let mut numbers: Vec<i64> = CALLS.iter().map(|(call, _)| *call).collect();
+        let mut numbers: Vec<i64> = CALLS.iter().chain(REFUSED).map(|(call, _)| *call).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        assert_eq!(numbers.len(), CALLS.len());
+        assert_eq!(numbers.len(), CALLS.len() + REFUSED.len());
         for forbidden in
             [libc::SYS_socket, libc::SYS_connect, libc::SYS_execve, libc::SYS_ptrace, libc::SYS_bpf]
         {

@@ -38,9 +38,11 @@ impl Guard {
     }
 }
 
-type Rules = Vec<(i64, Vec<SeccompRule>)>;
+/// Calls by number, each with what must hold for it; nothing is always.
+pub(super) type Rules = Vec<(i64, Vec<SeccompRule>)>;
 
-fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
+/// Answers the calls that are listed with an error, and lets the others through.
+pub(super) fn compile(rules: Rules, errno: i32) -> io::Result<BpfProgram> {
     let filter = SeccompFilter::new(
         rules.into_iter().collect(),
         SeccompAction::Allow,

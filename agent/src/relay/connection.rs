@@ -79,7 +79,7 @@ pub(crate) struct Ready {
     pub(crate) workload: Wire,
     /// Bytes of the workload that were read and not consumed.
     pub(crate) first: BytesMut,
-    /// Dialled already (TLS), else when the session has its first cleared byte.
+    /// Dialled already (TLS, and a server that may speak first), else when the session has its first cleared byte.
     pub(crate) server: Option<Wire>,
     /// How the upstream leg is secured when it is dialled later.
     pub(crate) leg: Leg,

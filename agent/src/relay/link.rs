@@ -1,5 +1,4 @@
-//! The relaying process's way to the keeper: calls that take time, and a counter where a thread waits for its answer.
-//! It refuses answers of another kind than was asked for.
+//! The relaying process's way to the keeper, for what takes time. It refuses answers of another kind than was asked for.
 
 use std::collections::HashMap;
 use std::io;
@@ -12,13 +11,11 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use weir_core::approval::{Answer, Question};
 use weir_core::identity::Identity;
-use weir_core::policy::SecretName;
-use zeroize::Zeroizing;
 
-use crate::credential::{Exchange, Prover, Stamp};
 use crate::desk::Requester;
-use crate::lane::message::{Binding, Call, Given, Reply, Request, Resolver, ToKeeper, ToRelay};
-use crate::lane::{self, Lane};
+use crate::lane::counter::UNEXPECTED;
+use crate::lane::message::{Call, Reply, Resolver, ToKeeper, ToRelay};
+use crate::lane::{Lane, Received};
 use crate::listen::Origin;
 
 /// One thread's lane, and the calls on it that wait.
@@ -40,7 +37,7 @@ impl Link {
     ///
     /// # Errors
     /// See [`Lane::receive`].
-    pub(crate) async fn receive(&self) -> io::Result<Option<(ToRelay, Vec<OwnedFd>)>> {
+    pub(crate) async fn receive(&self) -> io::Result<Received<ToRelay>> {
         self.lane.receive().await
     }
 
@@ -51,7 +48,7 @@ impl Link {
 
     /// Tells the keeper something. A keeper that is gone needs no telling: this process ends.
     pub(crate) fn tell(&self, note: &ToKeeper) {
-        let _ = self.lane.post(note, Vec::new());
+        self.lane.tell(note, Vec::new());
     }
 
     /// The keeper has answered a call. One that nobody waits for any more is dropped.
@@ -63,15 +60,17 @@ impl Link {
     }
 
     async fn call(&self, call: Call) -> io::Result<Replied> {
-        self.begin(call)?.await.map_err(|_| io::ErrorKind::ConnectionAborted.into())
+        self.begin(|id| ToKeeper::Call { id, call })?
+            .await
+            .map_err(|_| io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Puts a call at once; its answer comes later.
-    fn begin(&self, call: Call) -> io::Result<oneshot::Receiver<Replied>> {
+    fn begin(&self, call: impl FnOnce(u64) -> ToKeeper) -> io::Result<oneshot::Receiver<Replied>> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         self.open().insert(id, answer);
-        if let Err(fault) = self.lane.post(&ToKeeper::Call { id, call }, Vec::new()) {
+        if let Err(fault) = self.lane.post(&call(id), Vec::new()) {
             self.open().remove(&id);
             return Err(fault);
         }
@@ -87,7 +86,7 @@ impl Link {
         TcpStream::from_std(socket.into())
     }
 
-    /// A socket that is connected to one of the host's DNS servers.
+    /// A socket that is connected to one of the DNS servers that workloads may ask.
     pub(crate) async fn resolver_stream(&self, server: Resolver) -> io::Result<TcpStream> {
         let socket = connected(self.call(Call::Resolver { server, is_stream: true }).await?)?;
         TcpStream::from_std(socket.into())
@@ -105,12 +104,12 @@ impl Link {
         question: Question,
         requester: Requester,
     ) -> impl Future<Output = Option<Answer>> + use<> {
-        let id = question.id.clone();
-        let call = Call::Ask { question: Box::new(question), requester: Box::new(requester) };
-        let begun = self.begin(call);
+        let of = question.id.clone();
+        let (question, requester) = (Box::new(question), Box::new(requester));
+        let begun = self.begin(|id| ToKeeper::Ask { id, question, requester });
         async move {
             let answered =
-                begun.inspect_err(|fault| tracing::error!(%fault, id, "A question could not be put."));
+                begun.inspect_err(|fault| tracing::error!(%fault, id = of, "A question could not be put."));
             match answered.ok()?.await {
                 Ok((Reply::Answered(answer), _)) => answer,
                 Ok(_) | Err(_) => None,
@@ -152,127 +151,3 @@ fn connected((reply, mut fds): Replied) -> io::Result<OwnedFd> {
         _ => Err(io::Error::other(UNEXPECTED)),
     }
 }
-
-/// Where a thread waits for what the keeper gives: tens of microseconds, some milliseconds for a proof.
-#[derive(Debug)]
-pub struct Counter(Mutex<OwnedFd>);
-
-impl Counter {
-    #[must_use]
-    pub fn new(end: OwnedFd) -> Counter {
-        Counter(Mutex::new(end))
-    }
-
-    fn ask(&self, request: &Request) -> Result<(Given, Vec<OwnedFd>), String> {
-        let end = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone = |fault: io::Error| format!("the keeper does not answer: {fault}");
-        lane::send_now(&end, request, &[]).map_err(gone)?;
-        match lane::receive_now(&end).map_err(gone)? {
-            Some((Given::Refused(why), _)) => Err(why),
-            Some(given) => Ok(given),
-            None => Err("the keeper is gone".into()),
-        }
-    }
-
-    /// A leaf's certificate for a name and a public key, both as [`Request::Leaf`] has them.
-    ///
-    /// # Errors
-    /// In the keeper's words.
-    pub fn leaf(&self, name: String, key: Vec<u8>) -> Result<Vec<u8>, String> {
-        match self.ask(&Request::Leaf { name, key })? {
-            (Given::Leaf(der), _) => Ok(der),
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-
-    /// # Errors
-    /// In the keeper's words, without a value.
-    pub fn secret(&self, name: &SecretName) -> Result<Zeroizing<Vec<u8>>, String> {
-        let SecretName { provider, name } = name.clone();
-        match self.ask(&Request::Secret { provider, name })? {
-            (Given::Secret(value), _) => Ok(Zeroizing::new(value)),
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-
-    /// The `ca` file of a target, and its state.
-    ///
-    /// # Errors
-    /// It cannot be read, or no policy names it.
-    pub fn authority(&self, path: &str) -> io::Result<(Stamp, Vec<u8>)> {
-        match self.ask(&Request::Authority { path: path.into() }).map_err(io::Error::other)? {
-            (Given::Authority(stamp), mut fds) => {
-                let file = fds.pop().ok_or_else(|| io::Error::other(UNEXPECTED))?;
-                Ok((stamp, lane::unsealed(file)?))
-            }
-            _ => Err(io::Error::other(UNEXPECTED)),
-        }
-    }
-}
-
-/// Proves with a password that stays with the keeper.
-#[derive(Debug)]
-pub(crate) struct KeptPassword<'a> {
-    pub(crate) counter: &'a Counter,
-    pub(crate) name: &'a SecretName,
-}
-
-#[derive(Debug)]
-struct KeptExchange<'a> {
-    counter: &'a Counter,
-    login: u64,
-    message: Vec<u8>,
-}
-
-impl Prover for KeptPassword<'_> {
-    fn clear_text(&self) -> Result<Zeroizing<Vec<u8>>, String> {
-        let SecretName { provider, name } = self.name.clone();
-        match self.counter.ask(&Request::ClearText { provider, name })? {
-            (Given::Secret(value), _) => Ok(Zeroizing::new(value)),
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-
-    fn md5(&self, user: &str, salt: [u8; 4]) -> Result<Zeroizing<Vec<u8>>, String> {
-        let SecretName { provider, name } = self.name.clone();
-        match self.counter.ask(&Request::Md5 { provider, name, user: user.into(), salt })? {
-            (Given::Secret(answer), _) => Ok(Zeroizing::new(answer)),
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-
-    fn scram(&self, binding: Binding) -> Result<Box<dyn Exchange + Send + '_>, String> {
-        let SecretName { provider, name } = self.name.clone();
-        match self.counter.ask(&Request::Scram { provider, name, binding })? {
-            (Given::Scram { login, message }, _) => {
-                Ok(Box::new(KeptExchange { counter: self.counter, login, message }))
-            }
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-}
-
-impl Exchange for KeptExchange<'_> {
-    fn message(&self) -> &[u8] {
-        &self.message
-    }
-
-    fn update(&mut self, server: &[u8]) -> Result<(), String> {
-        match self.counter.ask(&Request::ScramUpdate { login: self.login, message: server.into() })? {
-            (Given::Scram { message, .. }, _) => {
-                self.message = message;
-                Ok(())
-            }
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-
-    fn finish(&mut self, server: &[u8]) -> Result<(), String> {
-        match self.counter.ask(&Request::ScramFinish { login: self.login, message: server.into() })? {
-            (Given::Done, _) => Ok(()),
-            _ => Err(UNEXPECTED.into()),
-        }
-    }
-}
-
-const UNEXPECTED: &str = "the keeper answered something else";

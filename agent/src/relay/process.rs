@@ -1,6 +1,7 @@
 //! The relaying process: everything that reads what workloads, servers and DNS say, without any power over the host. It is
 //! told by the keeper whom it serves, and asks it for what needs power. It refuses to serve before it has given up its own.
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -9,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use hashbrown::HashMap;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 use weir_core::audit::Record;
@@ -17,13 +17,14 @@ use weir_core::mask;
 use weir_core::policy::{Policy, SecretName, Surroundings};
 use zeroize::Zeroizing;
 
-use super::link::{Counter, Link};
+use super::link::Link;
 use super::thread;
 use crate::bundle;
 use crate::catalogs::Catalogs;
 use crate::config::Config;
 use crate::credential::mask_key;
 use crate::dns::Dns;
+use crate::lane::counter::Counter;
 use crate::lane::message::{Beginning, Confined, Sources, ToKeeper, ToRelay};
 use crate::lane::{self, Lane};
 use crate::ledger::{Appending, Intake, Want};
@@ -172,7 +173,7 @@ impl Relay {
     async fn idle(&self) {
         loop {
             let left = self.left.notified();
-            if self.connections.load(Ordering::SeqCst) == 0 && self.dns.waiting() == 0 {
+            if self.connections.load(Ordering::SeqCst) == 0 && !self.dns.is_busy() {
                 return;
             }
             left.await;

@@ -22,12 +22,12 @@ use weir_sql::PgGrammar;
 use zeroize::Zeroizing;
 
 use super::connection::{Connection, Revoked};
-use super::link::KeptPassword;
 use super::process::Thread;
 use super::surroundings::{Dialling, LoggingIn, Surroundings};
 use crate::clock;
 use crate::credential::{self, postgres_login};
 use crate::desk::Requester;
+use crate::lane::counter::KeptPassword;
 use crate::lane::message::ToKeeper;
 use crate::ledger::{Appending, Pending};
 use crate::upstream::{Meter, Metered, PostgresLeg, Purpose, Wire, postgres_leg};

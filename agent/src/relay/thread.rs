@@ -20,7 +20,7 @@ use super::link::Link;
 use super::process::{Relay, Thread};
 use crate::lane::Lane;
 use crate::lane::message::{ToKeeper, ToRelay};
-use crate::listen::{Origin, reset_on_drop};
+use crate::listen::Origin;
 use crate::upstream::Meter;
 use crate::{clock, dns};
 
@@ -32,27 +32,21 @@ pub(super) fn start(relay: &Arc<Relay>, dns: OwnedFd, lanes: Vec<OwnedFd>) -> an
     let of = Arc::clone(relay);
     std::thread::Builder::new()
         .name("dns".into())
-        .spawn(move || {
-            run(&of, dns, |thread, lane| async move { dns::datagrams::serve(&thread, &lane).await })
-        })
+        .spawn(move || run(&of, dns, |thread| async move { dns::datagrams::serve(&thread).await }))
         .context("cannot start the thread for DNS questions")?;
     for (number, lane) in lanes.into_iter().enumerate() {
         let of = Arc::clone(relay);
         std::thread::Builder::new()
             .name(format!("relay-{number}"))
             .stack_size(STACK_BYTES)
-            .spawn(move || run(&of, lane, |thread, lane| async move { connections(&thread, &lane).await }))
+            .spawn(move || run(&of, lane, |thread| async move { connections(&thread).await }))
             .context("cannot start a relaying thread")?;
     }
     Ok(())
 }
 
 /// Body of a thread. It ends with its lane, which ends with the keeper.
-fn run<F: Future<Output = ()>>(
-    relay: &Arc<Relay>,
-    lane: OwnedFd,
-    serve: impl FnOnce(Arc<Thread>, Lane) -> F,
-) {
+fn run<F: Future<Output = ()>>(relay: &Arc<Relay>, lane: OwnedFd, serve: impl FnOnce(Arc<Thread>) -> F) {
     // However it ends: with the keeper, or before its time.
     let _ends = Ends(Arc::clone(relay));
     let ledger = Arc::clone(relay);
@@ -74,11 +68,11 @@ fn run<F: Future<Output = ()>>(
                 return;
             }
         };
-        let link = Arc::new(Link::new(lane.clone()));
+        let link = Arc::new(Link::new(lane));
         let thread = Arc::new(Thread { relay: Arc::clone(relay), link });
-        let flushing = lane.clone();
+        let flushing = Arc::clone(&thread.link);
         tokio::task::spawn_local(async move { flushing.flush().await });
-        serve(thread, lane).await;
+        serve(thread).await;
     });
 }
 
@@ -92,10 +86,10 @@ impl Drop for Ends {
 }
 
 /// Serves the connections that arrive on a lane.
-async fn connections(thread: &Arc<Thread>, lane: &Lane) {
+async fn connections(thread: &Arc<Thread>) {
     let grammar = Rc::new(PgGrammar::on_large_stack());
     let open = Rc::new(RefCell::new(HashMap::<u64, oneshot::Sender<String>>::new()));
-    while let Ok(Some((order, mut fds))) = lane.receive::<ToRelay>().await {
+    while let Ok(Some((order, mut fds))) = thread.link.receive().await {
         match (order, fds.pop()) {
             (ToRelay::Arrival { session, origin, identity, names }, Some(socket)) => {
                 let (end, revoked) = oneshot::channel();
@@ -103,7 +97,7 @@ async fn connections(thread: &Arc<Thread>, lane: &Lane) {
                 let departure = Departure::new(thread, session);
                 let (thread, grammar, open) = (Arc::clone(thread), Rc::clone(&grammar), Rc::clone(&open));
                 tokio::task::spawn_local(async move {
-                    let arrived = Arrived { session, origin: *origin, identity: *identity, names };
+                    let arrived = Arrived { session, origin, identity, names };
                     arrived.serve(thread, grammar, socket, revoked).await;
                     open.borrow_mut().remove(&session);
                     drop(departure);
@@ -124,8 +118,8 @@ async fn connections(thread: &Arc<Thread>, lane: &Lane) {
 
 struct Arrived {
     session: u64,
-    origin: Origin,
-    identity: Identity,
+    origin: Arc<Origin>,
+    identity: Arc<Identity>,
     names: Vec<String>,
 }
 
@@ -144,12 +138,10 @@ impl Arrived {
                 return;
             }
         };
-        reset_on_drop(&stream);
-        let identity = Arc::new(self.identity);
         let mut destination = Destination::new(self.origin.destination);
         if destination.port() == weir_ebpf::DNS_PORT {
             tokio::select! {
-                () = dns::stream::serve(&thread, &self.origin, &identity, stream) => {}
+                () = dns::stream::serve(&thread, &self.origin, &self.identity, stream) => {}
                 Ok(_) = revoked => {}
             }
             return;
@@ -165,7 +157,7 @@ impl Arrived {
             revoked,
             grammar,
             session_id: session_id(),
-            identity,
+            identity: self.identity,
             destination,
             started_ns: clock::now().mono_ns,
             meter: Meter::default(),

@@ -14,7 +14,7 @@ use rustls::pki_types::{CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyD
 use rustls::sign::{CertifiedKey, SigningKey};
 
 use super::authority::{Authority, BACKDATE, serial};
-use crate::relay::Counter;
+use crate::lane::counter::Counter;
 
 /// The name a leaf is for: a DNS name (lower case, no trailing dot) or an address (v4-mapped v6 as v4).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

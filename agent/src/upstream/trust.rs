@@ -13,7 +13,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{AlertDescription, CertificateError, RootCertStore};
 
 use crate::credential::Stamp;
-use crate::relay::Counter;
+use crate::lane::counter::Counter;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
@@ -79,22 +79,22 @@ impl Trust {
         }
         let file = |source| TrustError::File { path: path.into(), source };
         let (stamp, text) = match (&self.counter, ca) {
-            (_, "") => (None, Vec::new()),
+            (_, "") => (None, None),
             (Some(counter), _) => {
                 let (stamp, text) = counter.authority(ca).map_err(file)?;
-                (Some(stamp), text)
+                (Some(stamp), Some(text))
             }
-            (None, _) => (Some(Stamp::of(path).map_err(file)?), Vec::new()),
+            // Read below if it has changed.
+            (None, _) => (Some(Stamp::of(path).map_err(file)?), None),
         };
         if let Some((looked, found)) = verifiers.get_mut(ca).filter(|(_, (at, _))| *at == stamp) {
             *looked = Instant::now();
             return Ok(found.clone());
         }
         let mut roots = self.system.clone();
-        match (&self.counter, &stamp) {
-            (_, None) => {}
-            (Some(_), Some(_)) => add(&mut roots, path, &text)?,
-            (None, Some(_)) => add(&mut roots, path, &std::fs::read(path).map_err(file)?)?,
+        if stamp.is_some() {
+            let text = text.map_or_else(|| std::fs::read(path), Ok).map_err(file)?;
+            add(&mut roots, path, &text)?;
         }
         let built = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), crate::tls::provider())
             .build()

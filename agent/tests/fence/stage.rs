@@ -2,13 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use weir::dns::sockets::{Bound, Ports, Socket, Sockets, asker};
+use weir::dns::sockets::{self, Bound, Ports, Socket, Sockets, asker};
 use weir::kernel::{Fence, cgroup};
 use weir::listen::{Listeners, Origin};
 
@@ -130,14 +131,21 @@ impl Stage {
         self.port = listeners.port();
         let questions = Bound::open().unwrap();
         self.dns = questions.ports().unwrap();
-        let questions = Sockets::of(questions).unwrap();
+        // As the keeper does: one half reads what the other answers from.
+        let (reading, answering): (Vec<OwnedFd>, Vec<OwnedFd>) =
+            questions.into_descriptors().into_iter().map(|fd| (fd.try_clone().unwrap(), fd)).unzip();
+        let questions = Sockets::of(Bound::adopt(reading, &self.dns).unwrap()).unwrap();
+        let answering = Arc::new(answering);
         listeners.publish(&fence, self.dns).unwrap();
         fence.beat().unwrap();
         let beating = Arc::clone(&fence);
         let beat = tokio::spawn(async move { beating.keep_alive().await });
         let mut serve: Vec<_> = questions
             .into_each()
-            .map(|socket| tokio::spawn(answer(socket, Arc::clone(&fence), Arc::clone(&workloads))))
+            .map(|socket| {
+                let (answering, fence) = (Arc::clone(&answering), Arc::clone(&fence));
+                tokio::spawn(answer(socket, answering, fence, Arc::clone(&workloads)))
+            })
             .collect();
         serve.push(tokio::spawn(serve_streams(listeners, Arc::clone(&fence), workloads)));
         self.agent = Some(Agent { fence, watch, beat, serve });
@@ -470,7 +478,12 @@ fn remove_below(folder: &Path) {
 }
 
 /// Answers every question with what the kernel published about it.
-async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload::Workloads>) {
+async fn answer(
+    socket: Socket,
+    answering: Arc<Vec<OwnedFd>>,
+    fence: Arc<Fence>,
+    workloads: Arc<weir::workload::Workloads>,
+) {
     let mut buffer = [0; 512];
     loop {
         let heard = socket.receive(&mut buffer).await.expect("receive");
@@ -484,7 +497,7 @@ async fn answer(socket: Socket, fence: Arc<Fence>, workloads: Arc<weir::workload
             },
             Err(why) => format!("no origin: {why}"),
         };
-        socket.answer(said.as_bytes(), heard.from, heard.back);
+        sockets::answer(&fence, &answering, socket.port(), heard.from, heard.back, said.as_bytes());
         // The heart beats on this thread, too, and a slow machine with a flood of questions would leave it no turn.
         tokio::task::yield_now().await;
     }

@@ -6,22 +6,11 @@ use std::sync::mpsc;
 
 use proptest::prelude::*;
 use tempfile::TempDir;
+use weir_core::audit::Kind;
 
-use super::super::{Ledger, catch_up, config, moved, store::Store, wall_ns};
+use super::super::tests::{config, record};
+use super::super::{Ledger, catch_up, config as settings, moved, store::Store};
 use super::*;
-
-fn config(dir: &Path) -> config::Audit {
-    config::Audit {
-        dir: dir.into(),
-        retention: Duration::from_secs(86_400),
-        max_bytes: 1 << 30,
-        clickhouse: None,
-    }
-}
-
-fn record(rows: u64) -> Record {
-    Record { ts: wall_ns(), rows, workload: "payments".into(), ..Record::default() }
-}
 
 /// `rows` of the records of the workload, in the order of the trail.
 fn trail(dir: &Path) -> Vec<u64> {
@@ -186,7 +175,7 @@ fn what_is_no_record_of_the_writers_is_not_taken_and_the_writer_is_told_of() {
 #[test]
 fn a_keeper_that_cannot_go_on_stops_its_writer() {
     let dir = TempDir::new().unwrap();
-    let small = config::Audit { max_bytes: 400_000, ..config(dir.path()) };
+    let small = settings::Audit { max_bytes: 400_000, ..config(dir.path()) };
     let ledger = Ledger::open(&small, "web-1").unwrap();
     let (writer, _wants) = intake(&ledger);
     let mut faults = ledger.faults().unwrap();
