@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arc_swap::ArcSwap;
@@ -11,7 +11,7 @@ use weir_core::audit::{Decision, Kind, Record};
 use weir_core::destination::Destination;
 use weir_core::limits::DNS_WAITING;
 use weir_core::lookup::{Asker, Refusal, Verdict};
-use weir_core::wire::dns::{Code, Malformed, Query, kind_name};
+use weir_core::wire::dns::{Code, Malformed, Proof, Query, code_name, kind_name};
 
 use crate::lane::message::{Resolver, Resolvers};
 use crate::ledger::Appending;
@@ -35,6 +35,8 @@ pub struct Dns {
     askers: Mutex<HashMap<u64, Asker>>,
     waiting: AtomicUsize,
     under_way: AtomicUsize,
+    /// Questions that had a row; their number makes its id.
+    asked: AtomicU64,
 }
 
 /// What comes next for a question that has arrived.
@@ -94,6 +96,7 @@ impl Dns {
             askers: Mutex::default(),
             waiting: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
+            asked: AtomicU64::new(0),
         }
     }
 
@@ -190,18 +193,33 @@ fn refuse(dns: &Dns, label: u64, code: Code, reason: &'static str) -> Refusal {
     dns.asker(label, |asker| asker.refuse(code, reason, kernel::monotonic_ns()))
 }
 
-/// Records a question if it is new, asks the server, and yields the answer for the workload.
+/// Records a question if it is new, asks the server, yields the answer for the workload, and records what it said.
 async fn forward(thread: &Thread, origin: &Origin, forward: &Forward, way: Way) -> Vec<u8> {
     let (query, dns) = (&forward.query, &thread.relay.dns);
+    let mut asked = None;
     if forward.new {
-        let row = about(origin, Some(query), Decision::Allowed, String::new());
-        if let Err(why) = record(thread, origin, row).await {
-            tracing::error!(%why, "A look-up is refused: its row could not be written.");
-            dns.asker(origin.label, |asker| asker.forget(query));
-            return query.refused(Code::ServFail);
+        let number = dns.asked.fetch_add(1, Ordering::Relaxed);
+        let mut row = about(origin, Some(query), Decision::Allowed, String::new());
+        row.session_id = format!("{:016x}{:016x}", origin.cookie, origin.called_at);
+        row.request_id = format!("{}-{number}", row.session_id);
+        match record(thread, origin, row).await {
+            Ok(row) => asked = Some(row),
+            Err(why) => {
+                tracing::error!(%why, "A look-up is refused: its row could not be written.");
+                dns.asker(origin.label, |asker| asker.forget(query));
+                return query.refused(Code::ServFail);
+            }
         }
     }
-    match upstream::ask(&thread.link, query, forward.server, way).await {
+    let heard = upstream::ask(&thread.link, query, forward.server, way).await;
+    if let Some(asked) = asked {
+        let (status, reason) = match &heard {
+            Ok((answer, proof)) => (code_name(answer), addresses(proof)),
+            Err(fault) => (code_name(&query.refused(Code::ServFail)), fault.to_string()),
+        };
+        thread.relay.append(&Record { ts: clock::wall_ns(), kind: Kind::Outcome, status, reason, ..asked });
+    }
+    match heard {
         Ok((answer, proof)) => {
             let now = kernel::monotonic_ns();
             // A server inside a namespace may be the workload's own.
@@ -229,13 +247,25 @@ async fn note(thread: &Thread, origin: Option<&Origin>, row: Record) {
     }
 }
 
-/// Appends a row with the identity behind the question; the identity of a process may take a while to find.
-async fn record(thread: &Thread, origin: &Origin, row: Record) -> Result<(), String> {
+/// The addresses that an answer gave, in its order.
+fn addresses(proof: &Proof) -> String {
+    let shown = proof.addresses.iter().take(SHOWN).map(|(address, _)| address.to_string());
+    let more = proof.addresses.len().saturating_sub(SHOWN);
+    shown.chain((more > 0).then(|| format!("and {more} more"))).collect::<Vec<_>>().join(" ")
+}
+
+/// Addresses that an outcome's row has room for.
+const SHOWN: usize = 64;
+
+/// Appends a row with the identity behind the question, and yields it; the identity of a process may take a while to find.
+async fn record(thread: &Thread, origin: &Origin, row: Record) -> Result<Record, String> {
     let row = match thread.link.identify(origin).await {
         Ok(Some(identity)) => {
             let about = Record::about(&identity, &Destination::new(origin.destination), "", row.ts);
             Record {
                 kind: row.kind,
+                session_id: row.session_id,
+                request_id: row.request_id,
                 host: row.host,
                 protocol: row.protocol,
                 method: row.method,
@@ -249,8 +279,8 @@ async fn record(thread: &Thread, origin: &Origin, row: Record) -> Result<(), Str
         Err(fault) => return Err(fault.to_string()),
     };
     match thread.relay.ledger.append(&row) {
-        Appending::Done(_) => Ok(()),
-        Appending::Waiting(pending) => pending.await.map(drop),
+        Appending::Done(_) => Ok(row),
+        Appending::Waiting(pending) => pending.await.map(|_| row),
         Appending::Refused(why) => Err(why),
     }
 }

@@ -121,6 +121,7 @@ fn every_row_arrives_once_though_engine_and_shipper_die() {
         "workloads",
         "admin",
         "coverage",
+        "lookups",
         "would",
         "connections",
     ] {

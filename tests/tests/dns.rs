@@ -69,6 +69,27 @@ fn a_name_is_looked_up_through_the_agent_and_recorded() {
     for (field, value) in expected {
         assert_eq!(rows[0][field], value, "{rows:?}");
     }
+    let told = |name: &str, what: &str| {
+        let sql = format!(
+            "SELECT workload, status, addresses FROM lookups WHERE name = '{name}' AND type = '{what}'"
+        );
+        agent.audited(&sql).unwrap()
+    };
+    for (name, what, addresses) in [
+        ("api.lab.test", "A", "127.0.0.1"),
+        ("glibc.lab.test", "A", "127.0.0.1"),
+        ("glibc.lab.test", "AAAA", ""),
+    ] {
+        until("the answer has its row", || told(name, what)[0]["status"] != "").unwrap();
+        let rows = told(name, what);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(
+            (&rows[0]["workload"], &rows[0]["status"]),
+            (&"app".into(), &"NOERROR".into()),
+            "{rows:?}"
+        );
+        assert_eq!(rows[0]["addresses"], addresses, "{rows:?}");
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the agent listens, and left when the last of them has gone.
 
 use std::fs;
+use std::process::Command;
 
 use weir_tests::process::until;
 use weir_tests::{Agent, Lab, Netns, Setup, policies};

@@ -142,6 +142,15 @@ SELECT ts, node, epoch, decision,
   reason, seq
 FROM audit WHERE kind = 'admin' AND method = 'coverage';
 
+-- Which names each workload looked up, and to which addresses they led. Refused questions have no status.
+CREATE VIEW IF NOT EXISTS lookups AS
+SELECT q.ts AS ts, q.node AS node, q.workload AS workload, q.owner AS owner, q.`user` AS `user`, q.exe AS exe,
+  q.host AS name, q.method AS type, q.dst_ip AS server, q.decision AS decision, q.reason AS reason,
+  a.status AS status, a.reason AS addresses, q.seq AS seq
+FROM (SELECT * FROM audit WHERE kind = 'dns') AS q
+LEFT JOIN (SELECT * FROM audit WHERE kind = 'outcome' AND protocol = 'dns') AS a
+  ON a.node = q.node AND a.request_id = q.request_id;
+
 -- Monitor mode: what would have been refused, masked or held.
 CREATE VIEW IF NOT EXISTS would AS
 SELECT ts, node, workload, owner, `user`, host, protocol, effects, relations, statement, method, path, decision,

@@ -240,6 +240,16 @@ pub fn kind_name(kind: u16) -> String {
     }
 }
 
+/// What a reply says of itself (RCODE, RFC 1035, 4.1.1), as tools show it.
+#[must_use]
+pub fn code_name(reply: &[u8]) -> String {
+    let code = reply.get(3).map_or(2, |flags| flags & 0xf);
+    match ["NOERROR", "FORMERR", "SERVFAIL", "NXDOMAIN", "NOTIMP", "REFUSED"].get(usize::from(code)) {
+        Some(name) => (*name).into(),
+        None => alloc::format!("RCODE{code}"),
+    }
+}
+
 const KIND_NAMES: [(u16, &str); 24] = [
     (kind::A, "A"),
     (2, "NS"),
