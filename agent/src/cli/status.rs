@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::control::client::Client;
 use crate::control::status::Status;
 use crate::control::{Request, Response};
+use crate::coverage::Coverage;
 use crate::lane::message::Confined;
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +44,21 @@ fn confined(relay: &Confined) -> String {
     )
 }
 
+fn covered(coverage: &Coverage) -> String {
+    let text = format!(
+        "{} turned: {} published, {} taken, {} waiting, {} in handshake, {} given up, {} LOST, {} UNEXPLAINED",
+        coverage.turned,
+        coverage.published,
+        coverage.accepted,
+        coverage.waiting(),
+        coverage.in_handshake,
+        coverage.aborted,
+        coverage.lost,
+        coverage.unexplained()
+    );
+    text.replace(", 0 LOST", "").replace(", 0 UNEXPLAINED", ", none unexplained")
+}
+
 fn print(status: &Status) {
     let mut rows = table::new(&["", ""]);
     let mut row = |name: &str, value: String| {
@@ -65,23 +81,7 @@ fn print(status: &Status) {
     }
     row("workloads", status.workloads.join(", "));
     row("connections", status.connections.to_string());
-    let coverage = &status.coverage;
-    row(
-        "coverage",
-        format!(
-            "{} turned: {} published, {} taken, {} waiting, {} in handshake, {} given up, {} LOST, {} UNEXPLAINED",
-            coverage.turned,
-            coverage.published,
-            coverage.accepted,
-            coverage.waiting(),
-            coverage.in_handshake,
-            coverage.aborted,
-            coverage.lost,
-            coverage.unexplained()
-        )
-        .replace(", 0 LOST", "")
-        .replace(", 0 UNEXPLAINED", ", none unexplained"),
-    );
+    row("coverage", covered(&status.coverage));
     row("network namespaces", (status.namespaces + 1).to_string());
     row("policy", format!("commit {}, sha256 {}", status.policy.commit, cut(&status.policy.sha256)));
     for problem in &status.policy.problems {
