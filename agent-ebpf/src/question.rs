@@ -198,10 +198,3 @@ unsafe fn add(to: *mut u64, count: u64) {
     // SAFETY: the caller's promise; one instruction that touches nothing else.
     unsafe { asm!("lock *(u64 *)({to} + 0) += {count}", to = in(reg) to, count = in(reg) count) };
 }
-
-/// Counts a question that could not be published.
-#[inline(always)]
-pub fn lost() -> bool {
-    maps::count(Counter::Lost);
-    false
-}

@@ -129,7 +129,7 @@ fn asks(ctx: &SkBuffContext, packet: &Packet) -> bool {
         return false;
     }
     let (source, end) = ((packet.source, packet.source_port), (packet.destination, packet.port));
-    question::publish(stamp, asker, source, end) || question::lost()
+    question::publish(stamp, asker, source, end)
 }
 
 #[inline(always)]

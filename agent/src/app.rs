@@ -86,6 +86,7 @@ pub fn run(config: Config, mut inheritance: Inheritance) -> anyhow::Result<()> {
     let fence = Arc::new(Fence::raise_with(&config.fence, inheritance.lock.take())?);
     let workloads = Arc::new(Workloads::new(&config)?);
     Watch::start(Arc::clone(&workloads), Arc::clone(&fence))?;
+    fence.supersede(&config.fence);
     let (agent, _live) = assemble(config, fence, workloads)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let served = match runtime.block_on(serving::serve(Arc::clone(&agent), inheritance)) {
@@ -115,8 +116,7 @@ fn assemble(
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
         let relays = Arc::clone(&relays);
         let mut surroundings = bundle::surroundings(&config);
-        let missing = fence.missing_layers().iter().map(|layer| ((*layer).to_owned(), false));
-        surroundings.layers.get_or_insert_default().extend(missing);
+        bundle::lack(&mut surroundings, fence.missing_layers());
         Live::start(&config.policies, surroundings, move |reload| {
             let mut problems = problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *problems = note(&reload);

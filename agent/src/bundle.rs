@@ -116,6 +116,12 @@ pub fn surroundings(config: &Config) -> Surroundings {
     }
 }
 
+/// Layers that this host's fence does not have.
+pub fn lack(surroundings: &mut Surroundings, missing: &[&str]) {
+    let missing = missing.iter().map(|layer| ((*layer).to_owned(), false));
+    surroundings.layers.get_or_insert_default().extend(missing);
+}
+
 /// SHA-256 over each file in order of name: name, NUL, length in decimal, NUL, bytes.
 fn digest(files: &[(String, String)]) -> String {
     let mut digest = Sha256::new();

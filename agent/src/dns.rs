@@ -35,7 +35,7 @@ pub struct Dns {
     askers: Mutex<HashMap<u64, Asker>>,
     waiting: AtomicUsize,
     under_way: AtomicUsize,
-    /// Questions that had a row; their number makes its id.
+    /// Grows with each question that has a row; it makes the row's id.
     asked: AtomicU64,
 }
 
@@ -96,7 +96,8 @@ impl Dns {
             askers: Mutex::default(),
             waiting: AtomicUsize::new(0),
             under_way: AtomicUsize::new(0),
-            asked: AtomicU64::new(0),
+            // Another process before this one may have counted for the same socket.
+            asked: AtomicU64::new(kernel::monotonic_ns()),
         }
     }
 

@@ -77,6 +77,8 @@ pub struct Fence {
     crowded: crowded::Crowded,
     /// Held for as long as the agent lives, so that no second agent takes the same pins.
     lock: Mutex<OwnedFd>,
+    /// The locks on pins of other layouts, which guard until this fence has its labels.
+    older: Mutex<Vec<OwnedFd>>,
     held: hold::Held,
     /// Keeps the unpinned maps (logs) alive.
     object: Mutex<aya::Ebpf>,
@@ -132,11 +134,9 @@ impl Fence {
         require(&settings.require, &layers)?;
         let births =
             if layers.contains(&Feature::Birth.layer()) { None } else { Some(Births::open(&folder)?) };
-        bpffs::remove_old_layouts(&settings.bpffs);
-        drop(others);
         let held = hold::Held::of(&folder).map_err(|source| FenceError::NoBpffs { path: folder, source })?;
-        let (lock, object) = (lock.into(), object.into());
-        Ok(Self { tree, own, pins, crowded, lock, held, object, missing: layers, births })
+        let (lock, object, older) = (lock.into(), object.into(), others.into());
+        Ok(Self { tree, own, pins, crowded, lock, older, held, object, missing: layers, births })
     }
 
     /// Says that the agent lives.
@@ -221,8 +221,14 @@ impl Fence {
     /// # Errors
     /// A pin cannot be removed.
     pub fn lift(&self) -> Result<(), FenceError> {
-        self.held.let_go();
-        lift(self.pins.folder())
+        self.held.lift(self.pins.folder())
+    }
+
+    /// The labels are in force: the pins of other versions go. Until then they guard, since a fence without labels is open.
+    pub fn supersede(&self, settings: &config::Fence) {
+        let mut older = self.older.lock().unwrap_or_else(PoisonError::into_inner);
+        bpffs::remove_old_layouts(&settings.bpffs);
+        older.clear();
     }
 }
 
@@ -257,12 +263,15 @@ pub fn detach(settings: &config::Fence) -> Result<bool, FenceError> {
     Ok(!layouts.is_empty())
 }
 
-/// Has the kernel verify the programs, and attaches nothing.
+/// Has the kernel verify the programs, and attaches nothing. Returns the layers that it could not have.
 ///
 /// # Errors
-/// It does not take one of them; which one, and why.
-pub fn try_out() -> Result<(), FenceError> {
-    load::try_out().map(drop)
+/// It does not take one of them; which one, and why. It lacks what the configuration demands.
+pub fn try_out(settings: &config::Fence) -> Result<Vec<&'static str>, FenceError> {
+    let missing = feature::layers_missing()?;
+    require(&settings.require, &missing)?;
+    load::try_out()?;
+    Ok(missing)
 }
 
 fn lift(folder: &Path) -> Result<(), FenceError> {

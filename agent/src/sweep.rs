@@ -4,13 +4,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weir_core::audit::{Decision, Kind, Record};
-use weir_ebpf::Listener;
+use weir_ebpf::{DNS_NET, DNS_NET_MASK, Listener};
 
 use crate::app::Agent;
 use crate::clock;
@@ -33,6 +33,8 @@ struct Stray {
     /// 0 when no process holds it any more.
     pid: u32,
     remote: SocketAddr,
+    /// It asked an agent's DNS sockets that are gone: dead, and nobody's fault.
+    asked_us: bool,
 }
 
 /// Connections that came from outside, by the kernel's cookie: they stay such when their listener is closed.
@@ -75,7 +77,7 @@ pub(crate) fn once(agent: &Agent, before: &Inward) -> Inward {
             None => end(listener),
         };
         match done {
-            Ok(ended) => ended.iter().for_each(|stray| record(agent, stray)),
+            Ok(ended) => ended.iter().filter(|stray| !stray.asked_us).for_each(|stray| record(agent, stray)),
             Err(fault) => {
                 tracing::warn!(%fault, "Strays cannot be ended: connections older than a label go on.")
             }
@@ -110,7 +112,8 @@ fn strays<'a>(
             inward.insert(found.cookie());
             continue;
         }
-        strays.push((found, Stray { workload: workload.clone(), pid, remote: found.remote }));
+        let asked_us = found.protocol == Protocol::Udp && is_for_questions(found.remote.ip());
+        strays.push((found, Stray { workload: workload.clone(), pid, remote: found.remote, asked_us }));
     }
     strays
 }
@@ -123,6 +126,14 @@ fn is_turned(found: &Found, listener: &Listener) -> bool {
         Protocol::Udp => port == listener.dns4 || listener.dns6.contains(&port),
     };
     is_ours && port != 0 && found.remote.ip().is_loopback()
+}
+
+/// Where the fence turns questions to.
+fn is_for_questions(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => u32::from(v4) & DNS_NET_MASK == DNS_NET,
+        IpAddr::V6(v6) => v6.is_loopback(),
+    }
 }
 
 impl Ours {

@@ -31,9 +31,13 @@ const TRIAL: Duration = Duration::from_secs(30);
 /// Whatever would keep the agent from starting with these files.
 pub fn rehearse(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
-    bundle::load(&config.policies, &bundle::surroundings(&config)).map_err(|why| anyhow::anyhow!("{why}"))?;
+    let missing =
+        kernel::try_out(&config.fence).context("the kernel does not take this version's programs")?;
+    let mut surroundings = bundle::surroundings(&config);
+    bundle::lack(&mut surroundings, &missing);
+    bundle::load(&config.policies, &surroundings).map_err(|why| anyhow::anyhow!("{why}"))?;
     Secrets::load(&config.secrets).map_err(anyhow::Error::msg)?;
-    kernel::try_out().context("the kernel does not take this version's programs")
+    Ok(())
 }
 
 /// The program on the disk, tried out with this agent's own arguments.

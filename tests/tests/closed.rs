@@ -185,6 +185,13 @@ fn the_pins_of_another_version_are_seen_locked_and_lifted() {
     assert!(!detached());
     bench.assert_closed();
     drop(lock);
+    // A new version takes over: the older pins guard until its labels are in force.
+    bench.restart().unwrap();
+    assert!(!older.exists());
+    bench.assert_open();
+    bench.agent().server().kill();
+    fs::rename(&pins, &older).unwrap();
+    bench.assert_closed();
     assert!(detached());
     assert!(!older.exists());
     bench.assert_open();

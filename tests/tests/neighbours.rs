@@ -82,7 +82,9 @@ fn what_is_taken_from_the_fence_is_put_back() {
 
     // Every pin: nothing opens, not even when the agent dies.
     let count = std::fs::read_dir(&pins).unwrap().count();
-    std::fs::remove_dir_all(&pins).unwrap();
+    let aside = pins.with_file_name("aside");
+    std::fs::rename(&pins, &aside).unwrap();
+    std::fs::remove_dir_all(&aside).unwrap();
     until("the pins are back", || told(2).is_some_and(|words| words.contains("egress"))).unwrap();
     assert_eq!(std::fs::read_dir(&pins).unwrap().count(), count);
     assert_eq!(agent.run(&curl).unwrap().out.trim(), weir_says);

@@ -30,6 +30,7 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
     let labels = match Fence::raise(&config.fence) {
         Ok(fence) => {
             Workloads::new(&config)?.apply(&fence)?;
+            fence.supersede(&config.fence);
             fence.leave()?;
             fence.labels()?.len()
         }
@@ -53,9 +54,10 @@ pub(crate) fn run(common: &Common, args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn write_drop_ins(common: &Common, config: &Config, folder: &Path) -> anyhow::Result<ExitCode> {
-    let labelled = units::labelled(config, &Workloads::new(config)?);
+    let labelled = units::labelled(config, &Workloads::new(config)?)?;
     let mut written = Vec::new();
-    for unit in labelled.iter().filter(|unit| !unit.waits) {
+    // One of the early boot that waited for the fence would wait for itself: `weir check` names it.
+    for unit in labelled.iter().filter(|unit| !unit.waits && !unit.is_early) {
         let path = folder.join(format!("{}.d/weir.conf", unit.name));
         let write = || {
             std::fs::create_dir_all(path.parent().unwrap_or(folder))?;

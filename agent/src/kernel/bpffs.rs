@@ -78,7 +78,7 @@ pub(super) fn lock_all(
     }
 }
 
-fn is_same(fd: &OwnedFd, path: &Path) -> bool {
+pub(super) fn is_same(fd: &OwnedFd, path: &Path) -> bool {
     match (rustix::fs::fstat(fd), rustix::fs::stat(path)) {
         (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
         _ => false,

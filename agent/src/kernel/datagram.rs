@@ -34,6 +34,8 @@ pub fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     switch_on(&socket, libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)?;
     // Without CAP_NET_ADMIN (in tests) the usual size has to do.
     let _ = option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BYTES);
+    // What comes over a wire is not heard, and no answer leaves by one, whatever address asked.
+    socket2::SockRef::from(&socket).bind_device(Some(b"lo"))?;
     rustix::net::bind(&socket, &address)?;
     Ok(socket.into())
 }

@@ -45,7 +45,11 @@ pub fn sockets() -> io::Result<Vec<Found>> {
                 Err(fault) if fault.kind() == io::ErrorKind::NotFound => continue,
                 sent => sent?,
             };
-            read_answers(&socket, &mut |body| found.extend(Found::read(protocol, body)))?;
+            match read_answers(&socket, &mut |body| found.extend(Found::read(protocol, body))) {
+                // A kernel without a list of these: `can_destroy` tells.
+                Err(fault) if fault.kind() == io::ErrorKind::NotFound => {}
+                read => read?,
+            }
         }
     }
     Ok(found)
@@ -130,12 +134,20 @@ fn read_answers(socket: &Socket, each: &mut dyn FnMut(&[u8])) -> io::Result<()> 
         let mut rest = buffer.get(..length).unwrap_or_default();
         while let Some((kind, body, next)) = message(rest) {
             match kind {
-                NLMSG_DONE => return Ok(()),
+                // A dump that could not begin ends with the fault.
+                NLMSG_DONE => return done(body),
                 NLMSG_ERROR => return error(body),
                 _ => each(body),
             }
             rest = next;
         }
+    }
+}
+
+fn done(body: &[u8]) -> io::Result<()> {
+    match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
+        Some(code) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -20,9 +20,12 @@ impl Held {
         Ok(Self(Mutex::new(open_all(folder)?)))
     }
 
-    /// The fence is to be lifted.
-    pub(super) fn let_go(&self) {
-        self.lock().clear();
+    /// Lifts the fence. What could not be removed is still held, and so the rest is put back.
+    pub(super) fn lift(&self, folder: &Path) -> Result<(), FenceError> {
+        let mut held = self.lock();
+        super::lift(folder)?;
+        held.clear();
+        Ok(())
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(OsString, OwnedFd)>> {
@@ -43,11 +46,13 @@ impl Fence {
         if held.is_empty() {
             return Ok(lost);
         }
-        if !folder.is_dir() {
+        let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        if !bpffs::is_same(&lock, folder) {
+            // The lock is on a folder that is gone.
             bpffs::make(folder).map_err(fault)?;
-            // The lock was on the folder that is gone.
-            *self.lock.lock().unwrap_or_else(PoisonError::into_inner) = bpffs::lock(folder)?;
+            *lock = bpffs::lock(folder)?;
         }
+        drop(lock);
         for (name, object) in &*held {
             let pin = folder.join(name);
             if !pin.exists() {

@@ -245,7 +245,12 @@ def own_namespace():
     with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as s:
         s.settimeout(5)
         s.connect(server.getsockname())
-        near, _ = server.accept()
+        s.sendall(WORD)
+        server.settimeout(5)
+        try:
+            near, _ = server.accept()
+        except TimeoutError:
+            raise OSError(errno.ECONNRESET, "it went elsewhere")
         near.sendall(WORD)
         talk(s)
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::{Context, bail};
+
 use super::Row;
 use crate::config::Config;
 use crate::kernel::Tree;
@@ -19,6 +21,8 @@ pub(crate) struct Labelled {
     pub(crate) name: String,
     /// It does not start without the fence, and not before it.
     pub(crate) waits: bool,
+    /// It belongs to the early boot, on which the fence itself waits.
+    pub(crate) is_early: bool,
     /// It may open sockets of any family.
     any_family: bool,
 }
@@ -26,26 +30,43 @@ pub(crate) struct Labelled {
 pub(super) fn rows(config: &Config) -> Vec<Row> {
     let Ok(workloads) = Workloads::new(config) else { return Vec::new() };
     let mut rows = unmatched(config, &workloads);
-    rows.extend(labelled(config, &workloads).iter().flat_map(judge));
+    match labelled(config, &workloads) {
+        Ok(units) => rows.extend(units.iter().flat_map(judge)),
+        Err(fault) => rows.push(Row::less(
+            "unit",
+            format!("{fault:#}"),
+            "nobody knows which labelled units wait for the fence",
+            "ask again when systemd answers",
+        )),
+    }
     rows
 }
 
-/// Every service that is labelled, or will be once it is started; none where systemd does not run.
-pub(crate) fn labelled(config: &Config, workloads: &Workloads) -> Vec<Labelled> {
+/// Every service that is labelled, or will be once it is started (instances of templates: only those that are loaded);
+/// none where systemd does not run.
+///
+/// # Errors
+/// systemd does not answer.
+pub(crate) fn labelled(config: &Config, workloads: &Workloads) -> anyhow::Result<Vec<Labelled>> {
     if !Path::new("/run/systemd/system").exists() {
-        return Vec::new();
+        return Ok(Vec::new());
     }
     let ask = |words: &[&str]| {
-        let output = Command::new("systemctl").args(words).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        let output = Command::new("systemctl").args(words).output().context("systemctl cannot be started")?;
+        if output.stdout.is_empty() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("systemctl {} says nothing: {}", words.first().unwrap_or(&""), said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    let files = ask(&["list-unit-files", "--type=service", "--no-legend", "--plain", "--no-pager"]);
+    let files = ask(&["list-unit-files", "--type=service", "--no-legend", "--plain", "--no-pager"])?;
     // A template is no unit.
     let names = files.lines().filter_map(|line| line.split_whitespace().next());
     let names: Vec<&str> = names.filter(|name| !name.contains("@.")).collect();
-    let properties = "--property=Id,Slice,ControlGroup,Requires,BindsTo,After,RestrictAddressFamilies";
-    let shown = ask(&[&["show", "--no-pager", properties, "*.service"], &names[..]].concat());
-    of(&shown, &config.fence.attach, workloads)
+    let properties =
+        "--property=Id,Slice,ControlGroup,Requires,BindsTo,After,DefaultDependencies,RestrictAddressFamilies";
+    let shown = ask(&[&["show", "--no-pager", properties, "*.service"], &names[..]].concat())?;
+    Ok(of(&shown, &config.fence.attach, workloads))
 }
 
 /// Workloads whose pattern matches no cgroup there is.
@@ -88,7 +109,8 @@ fn of(text: &str, attach: &str, workloads: &Workloads) -> Vec<Labelled> {
             cgroup => cgroup.to_owned(),
         };
         let Some(below) = cgroup.strip_prefix(attach.trim_end_matches('/')) else { continue };
-        if name.is_empty() || workloads.of_path(below.trim_start_matches('/')).is_none() {
+        let is_ours = [FENCE_UNIT, "weir.service"].contains(&name);
+        if name.is_empty() || is_ours || workloads.of_path(below.trim_start_matches('/')).is_none() {
             continue;
         }
         let has = |list: &str| value(list).split(' ').any(|other| other == FENCE_UNIT);
@@ -96,6 +118,7 @@ fn of(text: &str, attach: &str, workloads: &Workloads) -> Vec<Labelled> {
         let unit = Labelled {
             name: name.into(),
             waits: (has("Requires") || has("BindsTo")) && has("After"),
+            is_early: value("DefaultDependencies") == "no",
             any_family: families.is_empty() || families.starts_with('~'),
         };
         units.insert(unit.name.clone(), unit);
@@ -115,7 +138,14 @@ fn slice_path(slice: &str) -> String {
 fn judge(unit: &Labelled) -> Vec<Row> {
     let name = &unit.name;
     let mut rows = Vec::new();
-    if !unit.waits {
+    if !unit.waits && unit.is_early {
+        rows.push(Row::less(
+            "unit",
+            format!("{name} starts in the early boot (DefaultDependencies=no), before {FENCE_UNIT} can"),
+            "what it sends then does not pass the fence",
+            "label it only if it sends nothing that early, or give it its default dependencies",
+        ));
+    } else if !unit.waits {
         rows.push(Row::less(
             "unit",
             format!("{name} does not wait for {FENCE_UNIT}"),
@@ -163,7 +193,8 @@ mod tests {
                      Id=pay-3.service\nSlice=system.slice\nControlGroup=\nRequires=weir-fence.service\nAfter=basic.target\n\
                      RestrictAddressFamilies=AF_UNIX\n\n\
                      Id=pay-1.service\nControlGroup=/system.slice/pay-1.service\n\n\
-                     Id=in.service\nSlice=jobs-night.slice\nControlGroup=\n";
+                     Id=in.service\nSlice=jobs-night.slice\nControlGroup=\n\n\
+                     Id=pay-early.service\nSlice=system.slice\nDefaultDependencies=no\nRestrictAddressFamilies=AF_UNIX\n";
         let found: Vec<String> =
             of(shown, "/", &workloads).iter().flat_map(judge).map(|row| row.found).collect();
         let named = [
@@ -172,6 +203,7 @@ mod tests {
             "pay-1.service does not wait for weir-fence.service",
             "pay-1.service may open sockets of any family",
             "pay-3.service does not wait for weir-fence.service",
+            "pay-early.service starts in the early boot (DefaultDependencies=no), before weir-fence.service can",
         ];
         assert_eq!(found, named);
         assert!(of("", "/", &workloads).is_empty());
