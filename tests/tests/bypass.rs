@@ -54,6 +54,7 @@ const TRIALS: &[(&str, &str, Start, Proof)] = &[
     ("3", "udp-sendmmsg", Start::Run, Proof::Wire),
     ("3", "udp-quic", Start::Run, Proof::Wire),
     ("4", "udp-dns", Start::Run, Proof::Wire),
+    ("4", "udp-spoofed", Start::Run, Proof::Wire),
     ("6", "mptcp", Start::Run, Proof::Wire),
     ("7", "sctp", Start::Run, Proof::Wire),
     ("7", "udplite", Start::Run, Proof::Wire),

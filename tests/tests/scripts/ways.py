@@ -103,6 +103,20 @@ def sendmmsg():
         syscall(307, s.fileno(), buffer, 1, 0)
 
 
+def spoof():
+    """A question in the far host's name: is the answer sent there?"""
+    question = struct.pack("!6H", 7, 0x100, 1, 0, 0, 0) + b"\4weir\4test\0" + struct.pack("!2H", 1, 1)
+    with socket.socket(type=socket.SOCK_DGRAM) as s:
+        s.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+        s.bind((far4, 4444))
+        s.sendto(question, (far4, 53))
+        s.settimeout(1 if "LABELLED" in os.environ else 0.1)
+        try:
+            s.recv(512)
+        except TimeoutError:
+            pass
+
+
 def fast_open(option):
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
         if option:
@@ -338,6 +352,7 @@ WAYS = {
     "udp-sendmmsg": sendmmsg,
     "udp-quic": lambda: udp((far4, 443)),
     "udp-dns": lambda: udp((far4, 53)),
+    "udp-spoofed": spoof,
     "udplite": lambda: udp((far4, PORT), protocol=136),
     "raw-icmp": lambda: raw(1, echo_request()),
     "raw-header": lambda: raw(255, ip_packet(echo_request(), 1)),
