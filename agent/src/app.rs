@@ -115,8 +115,7 @@ fn assemble(
     let live = {
         let (problems, notify) = (Arc::clone(&policy_problems), Arc::clone(&policy_changed));
         let relays = Arc::clone(&relays);
-        let mut surroundings = bundle::surroundings(&config);
-        bundle::lack(&mut surroundings, fence.missing_layers());
+        let surroundings = bundle::surroundings(&config, fence.missing_layers());
         Live::start(&config.policies, surroundings, move |reload| {
             let mut problems = problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             *problems = note(&reload);

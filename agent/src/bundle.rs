@@ -102,24 +102,21 @@ fn read(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Document> {
     sources.files.iter().flat_map(read).collect()
 }
 
-/// What the configuration knows of the names that policies use; whether this kernel has a layer, only a fence knows.
+/// What the configuration knows of the names that policies use, and which layers of the fence this host does not have:
+/// none for those who only read names.
 #[must_use]
-pub fn surroundings(config: &Config) -> Surroundings {
+pub fn surroundings(config: &Config, missing: &[&str]) -> Surroundings {
     let groups: BTreeSet<&String> = config.people.iter().flat_map(|person| &person.groups).collect();
     Surroundings {
         workloads: Some(config.workloads.iter().map(|workload| workload.name.clone()).collect()),
         users: Some(config.people.iter().map(|person| person.user.clone()).collect()),
         groups: Some(groups.into_iter().cloned().collect()),
         providers: Some(config.secrets.keys().cloned().collect()),
-        layers: Some(kernel::LAYERS.iter().map(|layer| ((*layer).to_owned(), true)).collect()),
+        layers: Some(
+            kernel::LAYERS.iter().map(|layer| ((*layer).to_owned(), !missing.contains(layer))).collect(),
+        ),
         zones: Default::default(),
     }
-}
-
-/// Layers that this host's fence does not have.
-pub fn lack(surroundings: &mut Surroundings, missing: &[&str]) {
-    let missing = missing.iter().map(|layer| ((*layer).to_owned(), false));
-    surroundings.layers.get_or_insert_default().extend(missing);
 }
 
 /// SHA-256 over each file in order of name: name, NUL, length in decimal, NUL, bytes.

@@ -55,7 +55,7 @@ impl Taken {
     /// # Errors
     /// A map cannot be read or written.
     pub fn resume(&self, agent: &Agent, is_upgrade: bool) -> Result<u64, FenceError> {
-        let (before, handed) = (agent.fence.accepted()?, counter(agent, "handed")?);
+        let (before, handed) = (agent.fence.accepted()?, counter(&agent.fence.counters()?, "handed"));
         let lost = if is_upgrade { 0 } else { handed.saturating_sub(before) };
         self.count.store(if is_upgrade { before } else { handed }, Ordering::Relaxed);
         self.write_down(agent)?;
@@ -77,9 +77,11 @@ impl Coverage {
     pub fn of(agent: &Agent) -> Result<Self, FenceError> {
         // What grows last is read first, so that a connection in between never looks lost.
         let accepted = agent.taken.count.load(Ordering::Relaxed);
-        let (handed, aborted) = (counter(agent, "handed")?, counter(agent, "aborted")?);
-        let published = counter(agent, "published")?;
-        let (turned, lost) = (counter(agent, "turned")?, counter(agent, "lost")?);
+        let ended = agent.fence.counters()?;
+        let (handed, aborted) = (counter(&ended, "handed"), counter(&ended, "aborted"));
+        let begun = agent.fence.counters()?;
+        let (turned, published, lost) =
+            (counter(&begun, "turned"), counter(&begun, "published"), counter(&begun, "lost"));
         let settled = handed + aborted >= published;
         let in_handshake = if settled { 0 } else { agent.fence.handshakes()? };
         Ok(Coverage { turned, published, aborted, in_handshake, handed, accepted, lost })
@@ -150,9 +152,8 @@ pub(crate) async fn keep(agent: &Agent) {
     }
 }
 
-fn counter(agent: &Agent, name: &str) -> Result<u64, FenceError> {
-    let counters = agent.fence.counters()?;
-    Ok(counters.iter().find(|(found, _)| *found == name).map_or(0, |(_, count)| *count))
+fn counter(counters: &[(&str, u64)], name: &str) -> u64 {
+    counters.iter().find(|(found, _)| *found == name).map_or(0, |(_, count)| *count)
 }
 
 /// Between two looks.

@@ -12,23 +12,30 @@ use crate::kernel::neighbour::{self, Neighbour};
 
 /// What the last looks found.
 #[derive(Debug, Default)]
-pub struct Neighbours {
-    programs: Mutex<BTreeSet<Neighbour>>,
+pub struct Neighbours(Mutex<Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    programs: BTreeSet<Neighbour>,
     /// Why the fence is not whole.
-    fault: Mutex<Option<String>>,
+    fault: Option<String>,
 }
 
 impl Neighbours {
     /// Programs of others, in words.
     #[must_use]
     pub fn told(&self) -> Vec<String> {
-        lock(&self.programs).iter().map(|one| format!("{}: program {}", one.hook, one.program)).collect()
+        self.lock().programs.iter().map(|one| format!("{}: program {}", one.hook, one.program)).collect()
     }
 
     /// Why the fence is not whole, while that is so.
     #[must_use]
     pub fn fault(&self) -> Option<String> {
-        lock(&self.fault).clone()
+        self.lock().fault.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -66,7 +73,7 @@ fn hold(agent: &Agent) {
             (Some(words.clone()), Some(words))
         }
     };
-    let before = std::mem::replace(&mut *lock(&agent.neighbours.fault), fault.clone());
+    let before = std::mem::replace(&mut agent.neighbours.lock().fault, fault.clone());
     if let Some(words) = words.filter(|_| fault.is_none() || fault != before) {
         tracing::error!("{words}");
         agent.record_as("fence", &words, Decision::Failed);
@@ -80,16 +87,12 @@ fn look(agent: &Agent) {
     agent.workloads.each_cgroup(&agent.fence, &mut |_, folder, _| {
         found.extend(neighbour::neighbours(&hooks, folder).unwrap_or_default());
     });
-    let before = std::mem::replace(&mut *lock(&agent.neighbours.programs), found.clone());
+    let before = std::mem::replace(&mut agent.neighbours.lock().programs, found.clone());
     for Neighbour { hook, program } in found.difference(&before) {
         tracing::error!(hook, program, "Somebody else's program runs beside the fence.");
         let words = format!("program {program} of somebody else's runs at {hook} for a workload");
         agent.record_as("neighbour", &words, Decision::Failed);
     }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Between two looks at what the fence rests on.

@@ -33,8 +33,7 @@ pub fn rehearse(config: &Path) -> anyhow::Result<()> {
     let config = Config::load(config)?;
     let missing =
         kernel::try_out(&config.fence).context("the kernel does not take this version's programs")?;
-    let mut surroundings = bundle::surroundings(&config);
-    bundle::lack(&mut surroundings, &missing);
+    let surroundings = bundle::surroundings(&config, &missing);
     bundle::load(&config.policies, &surroundings).map_err(|why| anyhow::anyhow!("{why}"))?;
     Secrets::load(&config.secrets).map_err(anyhow::Error::msg)?;
     Ok(())

@@ -42,6 +42,15 @@ impl Lab {
         &self.dir
     }
 
+    /// The folder of the fence's pins, of whichever layout.
+    ///
+    /// # Errors
+    /// No fence is up.
+    pub fn pins(&self) -> std::io::Result<PathBuf> {
+        let mut layouts = std::fs::read_dir(self.dir.join("bpf"))?;
+        Ok(layouts.next().ok_or(std::io::ErrorKind::NotFound)??.path())
+    }
+
     /// The cgroup below which this lab's fence attaches, relative to the v2 mount.
     #[must_use]
     pub fn attach(&self) -> &str {

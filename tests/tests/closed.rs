@@ -167,7 +167,7 @@ fn a_dead_agents_fence_is_lifted_by_hand_and_recorded() {
 fn the_pins_of_another_version_are_seen_locked_and_lifted() {
     let mut bench = bench("other-version");
     bench.agent().server().kill();
-    let pins = fs::read_dir(bench.lab.dir().join("bpf")).unwrap().next().unwrap().unwrap().path();
+    let pins = bench.lab.pins().unwrap();
     let older = pins.with_file_name("v1");
     fs::rename(&pins, &older).unwrap();
     bench.assert_closed();

@@ -125,8 +125,7 @@ fn nothing_leaves_a_labelled_workload_in_seven_states_of_a_broken_agent() {
         }
     });
 
-    let pins = stage.lab.dir().join("bpf");
-    let layout = std::fs::read_dir(&pins).unwrap().flatten().next().unwrap().path();
+    let layout = stage.lab.pins().unwrap();
     for map in ["HANDSHAKES", "LISTENERS", "LABELS"] {
         let count = maps::fill(&layout.join(map)).unwrap();
         stage.closed(&format!("full {map}"), |_| assert!(count > 1000, "{map} took {count}"));

@@ -239,8 +239,7 @@ fn a_namespace_deleted_under_a_held_request_leaves_nothing_and_the_agent_goes_on
         .policy("web.yaml", &policies::web(web.port))
         .policy("inside.yaml", HELD);
     let agent = Agent::start(&lab, &setup).unwrap();
-    let status =
-        || -> Value { serde_json::from_str(&agent.weir(&["status", "--json"]).unwrap().out).unwrap() };
+    let status = || agent.status().unwrap();
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", agent.pid())).unwrap().count();
     let (before, mut inside) = (descriptors(), Inside::start(&lab));
     let waits = || {

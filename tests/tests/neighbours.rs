@@ -70,7 +70,7 @@ fn what_is_taken_from_the_fence_is_put_back() {
         let rows = agent.audited("SELECT reason, decision FROM audit WHERE method = 'fence'").unwrap();
         (rows.len() == count).then(|| rows[count - 1]["reason"].as_str().unwrap().to_owned())
     };
-    let pins = std::fs::read_dir(lab.dir().join("bpf")).unwrap().next().unwrap().unwrap().path();
+    let pins = lab.pins().unwrap();
 
     // A program that is off its hook: for a moment the workload goes direct.
     let pin = pins.join("connect4");

@@ -20,13 +20,12 @@ fn neither_folders_nor_memory_are_anybody_elses() {
     let setup =
         Setup::default().policy("classes.yaml", policies::CLASSES).policy("web.yaml", &policies::web(9));
     let agent = Agent::start(&lab, &setup).unwrap();
-    let pins = fs::read_dir(lab.dir().join("bpf")).unwrap().next().unwrap().unwrap().path();
+    let pins = lab.pins().unwrap();
     for folder in [lab.dir().join("bpf"), pins, lab.dir().join("audit")] {
         assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o700, "{}", folder.display());
     }
 
-    let status = agent.weir(&["status", "--json"]).unwrap();
-    let status: serde_json::Value = serde_json::from_str(&status.out).unwrap();
+    let status = agent.status().unwrap();
     let relay = u32::try_from(status["relay"]["pid"].as_u64().unwrap()).unwrap();
     for pid in [agent.pid(), relay] {
         assert_eq!(core_limit(pid), "0 0");

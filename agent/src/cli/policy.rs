@@ -65,6 +65,6 @@ fn config(common: &Common) -> anyhow::Result<Option<Config>> {
 }
 
 fn load(config: Option<&Config>, dir: &Path) -> Result<Bundle, BundleError> {
-    let surroundings = config.map_or_else(Surroundings::default, bundle::surroundings);
+    let surroundings = config.map_or_else(Surroundings::default, |config| bundle::surroundings(config, &[]));
     bundle::load(dir, &surroundings)
 }

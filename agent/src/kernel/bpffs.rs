@@ -104,7 +104,7 @@ pub(super) fn remove(folder: &Path) -> io::Result<()> {
     std::fs::remove_dir(folder)
 }
 
-/// Removes the pins of other versions once the new ones are attached, so that no moment is unguarded.
+/// Removes the pins of other versions. Call it when the new ones have their labels, so that no moment is unguarded.
 pub(super) fn remove_old_layouts(bpffs: &Path) {
     for path in layouts(bpffs).into_iter().filter(|path| *path != folder(bpffs)) {
         if let Err(fault) = remove(&path) {

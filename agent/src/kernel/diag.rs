@@ -145,7 +145,7 @@ fn read_answers(socket: &Socket, each: &mut dyn FnMut(&[u8])) -> io::Result<()> 
 }
 
 fn done(body: &[u8]) -> io::Result<()> {
-    match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
+    match code(body) {
         Some(code) if code < 0 => Err(io::Error::from_raw_os_error(-code)),
         Some(_) | None => Ok(()),
     }
@@ -153,11 +153,16 @@ fn done(body: &[u8]) -> io::Result<()> {
 
 /// An acknowledgement is error 0.
 fn error(body: &[u8]) -> io::Result<()> {
-    match body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code)) {
+    match code(body) {
         Some(0) => Ok(()),
         Some(code) => Err(io::Error::from_raw_os_error(-code)),
         None => Err(io::Error::other("the kernel's answer is cut short")),
     }
+}
+
+/// The number with which an answer ends; a fault is below 0.
+fn code(body: &[u8]) -> Option<i32> {
+    body.first_chunk::<4>().map(|code| i32::from_ne_bytes(*code))
 }
 
 /// Type and body of the first netlink message, and what follows it.

@@ -80,7 +80,7 @@ pub fn run(path: &Path) -> anyhow::Result<()> {
     let lanes: Vec<OwnedFd> = fds.collect();
     let Beginning { config, sources } = lane::unsealed(beginning)?;
     let config = Config::parse(path, config)?;
-    let surroundings = bundle::surroundings(&config);
+    let surroundings = bundle::surroundings(&config, &[]);
     let policy = compile(&sources, &surroundings)?;
     let ours = CaFacts::read(&config.tls.dir)?.der.into();
     let counter = Arc::new(Counter::new(counter));
